@@ -1,0 +1,87 @@
+import { RpmsgError } from "./errors.ts";
+import { ADDRESS_ANY, FIRST_DYNAMIC_ADDRESS } from "./wire/header.ts";
+
+/** Addresses below this are looked up in an array. */
+const FLAT = 65536;
+
+/**
+ * The local addresses of a device. Dynamic addresses are allocated cyclically: none is used a second time before the
+ * whole space was, and then the one that has been free for longest. A late message to a closed endpoint therefore
+ * never reaches its successor.
+ */
+export class AddressTable<T> {
+  readonly #flat: (T | undefined)[] = [];
+  readonly #large = new Map<number, T>();
+  readonly #first: number;
+  readonly #last: number;
+  #next: number;
+  /** Dynamic addresses that were used and are free, least recently freed first. */
+  readonly #freed = new Set<number>();
+  size = 0;
+
+  /** @param first and @param last bound the dynamic addresses, both inclusive */
+  constructor(first = FIRST_DYNAMIC_ADDRESS, last = FLAT - 1) {
+    this.#first = first;
+    this.#last = last;
+    this.#next = first;
+  }
+
+  get(address: number): T | undefined {
+    return address < FLAT ? this.#flat[address] : this.#large.get(address);
+  }
+
+  /**
+   * Gives `value` a dynamic address.
+   * @throws RpmsgError address-space-full
+   */
+  allocate(value: T): number {
+    while (this.#next <= this.#last) {
+      const address = this.#next++;
+      if (this.get(address) === undefined && !this.#freed.has(address)) return this.#put(address, value);
+    }
+    for (const address of this.#freed) return this.#put(address, value);
+    throw new RpmsgError(
+      "address-space-full",
+      `all addresses from ${this.#first} to ${this.#last} are in use`,
+    );
+  }
+
+  /**
+   * Gives `value` this address.
+   * @throws RpmsgError address-invalid, address-in-use
+   */
+  claim(address: number, value: T): number {
+    if (!Number.isInteger(address) || address < 0 || address >= ADDRESS_ANY) {
+      throw new RpmsgError("address-invalid", `${address} is not an RPMsg address`);
+    }
+    if (this.get(address) !== undefined)
+      throw new RpmsgError("address-in-use", `address ${address} is in use`);
+    return this.#put(address, value);
+  }
+
+  release(address: number): void {
+    if (this.get(address) === undefined) return;
+    if (address < FLAT) this.#flat[address] = undefined;
+    else this.#large.delete(address);
+    this.size--;
+    if (address >= this.#first && address <= this.#last) this.#freed.add(address);
+  }
+
+  *values(): IterableIterator<T> {
+    for (const value of this.#flat) if (value !== undefined) yield value;
+    yield* this.#large.values();
+  }
+
+  #put(address: number, value: T): number {
+    this.#freed.delete(address);
+    if (address < FLAT) {
+      // Filled up to the address, so that the array stays dense.
+      while (this.#flat.length <= address) this.#flat.push(undefined);
+      this.#flat[address] = value;
+    } else {
+      this.#large.set(address, value);
+    }
+    this.size++;
+    return address;
+  }
+}

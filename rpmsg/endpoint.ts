@@ -1,0 +1,52 @@
+import type { AddressTable } from "./address-table.ts";
+import type { Target } from "./send-queue.ts";
+import { ADDRESS_ANY } from "./wire/header.ts";
+
+/**
+ * Takes a message of the guest: `length` bytes at `offset`. `bytes` is guest memory or a scratch buffer and valid
+ * during the call only; the guest may change it meanwhile.
+ */
+export type MessageHandler = (src: number, bytes: Uint8Array, offset: number, length: number) => void;
+
+/** A local address with a receive callback. */
+export class Endpoint implements Target {
+  readonly address: number;
+  /** Source of the guest's most recent message: where messages to "the peer" go. */
+  peer: number | undefined;
+  closed = false;
+  readonly #table: AddressTable<Endpoint>;
+  readonly #onMessage: MessageHandler;
+  readonly #onPeer: (endpoint: Endpoint) => void;
+
+  /**
+   * @param address undefined for a dynamic one
+   * @param onPeer called when the peer's address was learned or changed
+   * @throws RpmsgError address-invalid, address-in-use, address-space-full
+   */
+  constructor(
+    table: AddressTable<Endpoint>,
+    address: number | undefined,
+    onMessage: MessageHandler,
+    onPeer: (endpoint: Endpoint) => void,
+  ) {
+    this.#table = table;
+    this.#onMessage = onMessage;
+    this.#onPeer = onPeer;
+    this.address = address === undefined ? table.allocate(this) : table.claim(address, this);
+  }
+
+  /** A message arrived for this address. */
+  receive(src: number, bytes: Uint8Array, offset: number, length: number): void {
+    if (src !== this.peer && src !== ADDRESS_ANY) {
+      this.peer = src;
+      this.#onPeer(this);
+    }
+    this.#onMessage(src, bytes, offset, length);
+  }
+
+  close(): void {
+    if (this.closed) return;
+    this.closed = true;
+    this.#table.release(this.address);
+  }
+}

@@ -1,0 +1,193 @@
+import { FrontendError, SystemError } from "../errors.ts";
+import { errno, errnoName } from "../posix/errno.ts";
+import type { Poller } from "../posix/poller.ts";
+import { EPOLLOUT } from "../posix/poller.ts";
+import { closeFd, recvmsg, sendmsg } from "../posix/unix-socket.ts";
+import { MAX_MESSAGE_PAYLOAD, MESSAGE_HEADER_SIZE, requestName, VERSION, VERSION_MASK } from "./messages.ts";
+
+export interface VhostUserMessage {
+  readonly id: number;
+  readonly flags: number;
+  readonly payload: DataView;
+  /**
+   * Takes a descriptor that came with the message, in order; undefined when there is none left. Those that nobody
+   * takes are closed after the call.
+   */
+  takeFd(): number | undefined;
+  readonly fdCount: number;
+}
+
+export interface ConnectionEvents {
+  /** An error thrown here closes the connection. */
+  onMessage(message: VhostUserMessage): void;
+  /** Once. `error` is undefined when the peer closed in order, or we did. */
+  onClose(error: Error | undefined): void;
+}
+
+/** Replies that wait for a peer that does not read: more than that is no frontend. */
+const MAX_UNSENT = 64 * 1024;
+
+/** Messages that are taken in one go, so that a peer that never stops leaves others their turn. */
+const TURN_BUDGET = 64;
+
+/**
+ * One vhost-user socket, either role: cuts the byte stream into messages and keeps the descriptors with the message
+ * that they came with. Every descriptor that arrives is handed out or closed.
+ */
+export class VhostUserConnection {
+  readonly #fd: number;
+  readonly #poller: Poller;
+  readonly #events: ConnectionEvents;
+  /** Header and payload of the message that is being received. */
+  readonly #buffer = new Uint8Array(MESSAGE_HEADER_SIZE + MAX_MESSAGE_PAYLOAD);
+  readonly #view = new DataView(this.#buffer.buffer);
+  #received = 0;
+  /** Descriptors of the message that is being received. */
+  readonly #fds: number[] = [];
+  readonly #arrived: number[] = [];
+  #unsent: Uint8Array[] = [];
+  #unsentBytes = 0;
+  #closed = false;
+
+  /** Takes the descriptor of a connected, non-blocking stream socket. */
+  constructor(fd: number, poller: Poller, events: ConnectionEvents) {
+    this.#fd = fd;
+    this.#poller = poller;
+    this.#events = events;
+    const result = poller.add(fd, (ready) => this.#ready(ready));
+    if (result < 0) {
+      closeFd(fd);
+      throw new SystemError("socket", `cannot poll the socket: ${errnoName(result)}`);
+    }
+  }
+
+  /** Sends a message. What a full socket does not take waits; descriptors never do. */
+  send(id: number, flags: number, payload: Uint8Array, fds: readonly number[] = []): void {
+    if (this.#closed) return;
+    const bytes = new Uint8Array(MESSAGE_HEADER_SIZE + payload.length);
+    const header = new DataView(bytes.buffer);
+    header.setUint32(0, id, true);
+    header.setUint32(4, flags | VERSION, true);
+    header.setUint32(8, payload.length, true);
+    bytes.set(payload, MESSAGE_HEADER_SIZE);
+    if (this.#unsentBytes > 0 && fds.length === 0) {
+      this.#keep(bytes);
+      return;
+    }
+    const sent = this.#unsentBytes > 0 ? -errno.EAGAIN : sendmsg(this.#fd, bytes, 0, bytes.length, fds);
+    if (sent === bytes.length) return;
+    if (sent < 0 && (sent !== -errno.EAGAIN || fds.length > 0)) {
+      this.close(new SystemError("socket", `cannot send ${requestName(id)}: ${errnoName(sent)}`));
+      return;
+    }
+    this.#keep(sent > 0 ? bytes.subarray(sent) : bytes);
+  }
+
+  close(error?: Error): void {
+    if (this.#closed) return;
+    this.#closed = true;
+    this.#poller.remove(this.#fd);
+    closeFd(this.#fd);
+    for (const fd of this.#fds.splice(0)) closeFd(fd);
+    this.#events.onClose(error);
+  }
+
+  #keep(bytes: Uint8Array): void {
+    this.#unsent.push(bytes);
+    this.#unsentBytes += bytes.length;
+    if (this.#unsentBytes > MAX_UNSENT) {
+      this.close(new SystemError("socket", "the peer does not read its replies"));
+      return;
+    }
+    this.#poller.setWritable(this.#fd, true);
+  }
+
+  #flush(): void {
+    while (this.#unsent.length > 0) {
+      const bytes = this.#unsent[0] as Uint8Array;
+      const sent = sendmsg(this.#fd, bytes, 0, bytes.length);
+      if (sent === -errno.EAGAIN) return;
+      if (sent < 0) {
+        this.close(new SystemError("socket", `cannot send: ${errnoName(sent)}`));
+        return;
+      }
+      this.#unsentBytes -= sent;
+      if (sent < bytes.length) this.#unsent[0] = bytes.subarray(sent);
+      else this.#unsent.shift();
+    }
+    this.#poller.setWritable(this.#fd, false);
+  }
+
+  #ready(ready: number): void {
+    if ((ready & EPOLLOUT) !== 0 && this.#unsentBytes > 0) this.#flush();
+    if (!this.#closed && (ready & ~EPOLLOUT) !== 0) this.#read();
+  }
+
+  #read(): void {
+    try {
+      for (let budget = TURN_BUDGET; budget > 0; ) {
+        const wanted = this.#wanted();
+        if (wanted === 0) {
+          budget--;
+          this.#deliver();
+          if (this.#closed) return;
+          continue;
+        }
+        // Exactly what belongs to this message, so that descriptors of the next one do not come along.
+        const got = recvmsg(this.#fd, this.#buffer, this.#received, wanted, this.#arrived);
+        if (got === -errno.EAGAIN) return;
+        if (got === -errno.EMSGSIZE) {
+          throw new FrontendError("ancillary-truncated", "a message came with too many descriptors");
+        }
+        if (got < 0) throw new SystemError("socket", `cannot receive: ${errnoName(got)}`);
+        for (const fd of this.#arrived) this.#fds.push(fd);
+        if (got === 0) {
+          if (this.#received > 0)
+            throw new FrontendError("message-truncated", "the connection ended within a message");
+          this.close();
+          return;
+        }
+        this.#received += got;
+      }
+      // The poller reports changes only: what is left must be asked for.
+      setImmediate(() => this.#closed || this.#read());
+    } catch (error) {
+      this.close(error instanceof Error ? error : new Error(String(error)));
+    }
+  }
+
+  /** Bytes that the message still lacks. */
+  #wanted(): number {
+    if (this.#received < MESSAGE_HEADER_SIZE) return MESSAGE_HEADER_SIZE - this.#received;
+    const id = this.#view.getUint32(0, true);
+    const flags = this.#view.getUint32(4, true);
+    const size = this.#view.getUint32(8, true);
+    if ((flags & VERSION_MASK) !== VERSION) {
+      throw new FrontendError(
+        "message-flags",
+        `${requestName(id)} has flags 0x${flags.toString(16)}, not version 1`,
+      );
+    }
+    if (size > MAX_MESSAGE_PAYLOAD)
+      throw new FrontendError("message-size", `${requestName(id)} has ${size} bytes`);
+    return MESSAGE_HEADER_SIZE + size - this.#received;
+  }
+
+  #deliver(): void {
+    const fds = this.#fds.splice(0);
+    const size = this.#received - MESSAGE_HEADER_SIZE;
+    this.#received = 0;
+    const message: VhostUserMessage = {
+      id: this.#view.getUint32(0, true),
+      flags: this.#view.getUint32(4, true),
+      payload: new DataView(this.#buffer.buffer, MESSAGE_HEADER_SIZE, size),
+      fdCount: fds.length,
+      takeFd: () => fds.shift(),
+    };
+    try {
+      this.#events.onMessage(message);
+    } finally {
+      for (const fd of fds) closeFd(fd);
+    }
+  }
+}

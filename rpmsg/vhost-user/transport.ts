@@ -1,0 +1,124 @@
+import { unlinkSync } from "node:fs";
+import { SystemError } from "../errors.ts";
+import { errno, errnoName } from "../posix/errno.ts";
+import type { Poller } from "../posix/poller.ts";
+import { accept, closeFd, connectUnix, listenUnix } from "../posix/unix-socket.ts";
+
+/** Milliseconds before the next try to connect: the first, and the most after doubling. */
+const RETRY_FIRST = 50;
+const RETRY_MOST = 1000;
+/** Milliseconds before accepting is tried again when the process has no descriptor left. */
+const ACCEPT_RETRY = 200;
+
+/** A use of a connected socket; `closed` is to be called once when it ends. */
+export type Serve = (fd: number, closed: () => void) => { close(): void };
+
+export interface Transport {
+  close(): void;
+}
+
+/**
+ * Listens on a Unix socket and serves one connection at a time. The next frontend waits in the backlog, so that a
+ * virtual machine that restarts at once does not find the door shut.
+ * @throws SystemError socket: the path cannot be listened on
+ */
+export function listenTransport(
+  path: string,
+  poller: Poller,
+  serve: Serve,
+  onError: (error: Error) => void,
+): Transport {
+  const listener = listenUnix(path);
+  if (listener < 0) throw new SystemError("socket", `cannot listen on ${path}: ${errnoName(listener)}`);
+  let current: { close(): void } | undefined;
+  let retry: NodeJS.Timeout | undefined;
+  let closed = false;
+  const next = (): void => {
+    while (current === undefined && !closed) {
+      const fd = accept(listener);
+      if (fd === -errno.EAGAIN) return;
+      if (fd === -errno.EINTR || fd === -errno.ECONNABORTED) continue;
+      if (fd < 0) {
+        onError(new SystemError("socket", `cannot accept on ${path}: ${errnoName(fd)}`));
+        // The poller reports only news, and the waiting connection is none.
+        clearTimeout(retry);
+        retry = setTimeout(next, ACCEPT_RETRY);
+        return;
+      }
+      try {
+        current = serve(fd, () => {
+          current = undefined;
+          // Not from within the closing of the old connection.
+          setImmediate(next);
+        });
+      } catch (error) {
+        onError(error instanceof Error ? error : new Error(String(error)));
+      }
+    }
+  };
+  const result = poller.add(listener, next);
+  if (result < 0) {
+    closeFd(listener);
+    throw new SystemError("socket", `cannot poll ${path}: ${errnoName(result)}`);
+  }
+  return {
+    close() {
+      if (closed) return;
+      closed = true;
+      clearTimeout(retry);
+      poller.remove(listener);
+      closeFd(listener);
+      try {
+        unlinkSync(path);
+      } catch {
+        // Somebody has taken it away already.
+      }
+      current?.close();
+    },
+  };
+}
+
+/** Connects to a Unix socket, and again whenever the connection ends or cannot be made. */
+export function connectTransport(path: string, serve: Serve, onError: (error: Error) => void): Transport {
+  let current: { close(): void } | undefined;
+  let timer: NodeJS.Timeout | undefined;
+  let delay = RETRY_FIRST;
+  let closed = false;
+  let failing = false;
+  const attempt = (): void => {
+    const fd = connectUnix(path);
+    if (fd < 0) {
+      // Said once for a row of failures.
+      if (!failing)
+        onError(new SystemError("socket", `cannot connect to ${path}: ${errnoName(fd)}, trying again`));
+      failing = true;
+      again();
+      return;
+    }
+    failing = false;
+    delay = RETRY_FIRST;
+    try {
+      current = serve(fd, () => {
+        current = undefined;
+        again();
+      });
+    } catch (error) {
+      onError(error instanceof Error ? error : new Error(String(error)));
+      again();
+    }
+  };
+  const again = (): void => {
+    if (closed) return;
+    timer = setTimeout(attempt, delay);
+    delay = Math.min(delay * 2, RETRY_MOST);
+  };
+  attempt();
+  return {
+    close() {
+      if (closed) return;
+      closed = true;
+      clearTimeout(timer);
+      current?.close();
+    },
+  };
+}

@@ -1,0 +1,115 @@
+import type { GuestMemory } from "../memory/guest-memory.ts";
+import { setNonblocking, signalEventfd } from "../posix/eventfd.ts";
+import type { Poller } from "../posix/poller.ts";
+import { closeFd } from "../posix/unix-socket.ts";
+import { DeviceQueue } from "../virtqueue/device-queue.ts";
+import type { RingAddresses } from "../virtqueue/layout.ts";
+
+/** Milliseconds between looks at a ring whose frontend passed no kick descriptor. */
+const POLL_INTERVAL = 2;
+
+/**
+ * The vhost-user state of one queue. "Started" and "enabled" are independent: SET_VRING_KICK starts a ring,
+ * GET_VRING_BASE stops it, SET_VRING_ENABLE enables and disables it (vhost-user.rst, "Ring states").
+ */
+export class Vring {
+  size = 0;
+  addresses: RingAddresses | undefined;
+  /** Next entry of the available ring to take: for us only a number that the frontend keeps. */
+  base = 0;
+  started = false;
+  enabled = false;
+  /** A kick came while the device did not run. */
+  kicked = false;
+  /** The queue while the device runs. */
+  queue: DeviceQueue | undefined;
+
+  readonly #poller: Poller;
+  readonly #onKick: () => void;
+  #kick: number | undefined;
+  #call: number | undefined;
+  #error: number | undefined;
+  #poll: NodeJS.Timeout | undefined;
+
+  constructor(poller: Poller, onKick: () => void) {
+    this.#poller = poller;
+    this.#onKick = onKick;
+  }
+
+  get configured(): boolean {
+    return this.size > 0 && this.addresses !== undefined;
+  }
+
+  /**
+   * Sets the kick descriptor and takes it; undefined: there is none and the ring is polled.
+   * @returns 0, or -errno when the descriptor cannot be waited for
+   */
+  setKick(fd: number | undefined): number {
+    this.clearKick();
+    if (fd === undefined) {
+      this.#poll = setInterval(this.#onKick, POLL_INTERVAL).unref();
+      return 0;
+    }
+    // Never read: the poller reports each write, and one that came before it was added.
+    const result = this.#poller.add(fd, this.#onKick);
+    if (result < 0) closeFd(fd);
+    else this.#kick = fd;
+    return result;
+  }
+
+  clearKick(): void {
+    clearInterval(this.#poll);
+    this.#poll = undefined;
+    if (this.#kick === undefined) return;
+    this.#poller.remove(this.#kick);
+    closeFd(this.#kick);
+    this.#kick = undefined;
+  }
+
+  setCall(fd: number | undefined): void {
+    if (this.#call !== undefined) closeFd(this.#call);
+    // A blocking descriptor that nobody reads would stop the whole process.
+    if (fd !== undefined) setNonblocking(fd);
+    this.#call = fd;
+  }
+
+  setError(fd: number | undefined): void {
+    if (this.#error !== undefined) closeFd(this.#error);
+    if (fd !== undefined) setNonblocking(fd);
+    this.#error = fd;
+  }
+
+  call(): void {
+    if (this.#call !== undefined) signalEventfd(this.#call);
+  }
+
+  /** Tells the frontend that the queue is broken. */
+  fail(): void {
+    if (this.#error !== undefined) signalEventfd(this.#error);
+  }
+
+  /** @throws FrontendError ring-size, ring-range, ring-alignment */
+  open(memory: GuestMemory, indirect: boolean, eventIndex: boolean): DeviceQueue {
+    const addresses = this.addresses ?? { descriptors: 0, available: 0, used: 0 };
+    this.queue = new DeviceQueue({ memory, size: this.size, addresses, indirect, eventIndex }, this.base);
+    return this.queue;
+  }
+
+  /** Back to the state of a new connection, but for the call and error descriptors, which QEMU passes only once. */
+  reset(): void {
+    this.size = 0;
+    this.addresses = undefined;
+    this.base = 0;
+    this.started = false;
+    this.enabled = false;
+    this.kicked = false;
+    this.queue = undefined;
+    this.clearKick();
+  }
+
+  close(): void {
+    this.reset();
+    this.setCall(undefined);
+    this.setError(undefined);
+  }
+}

@@ -1,0 +1,58 @@
+import { readdirSync, readFileSync } from "node:fs";
+import process from "node:process";
+import { setImmediate } from "node:timers/promises";
+import { setFlagsFromString } from "node:v8";
+import { runInNewContext } from "node:vm";
+
+/** Why the suites of this folder do not run here, or undefined where they do. */
+export const unsupported: string | undefined =
+  process.platform === "linux" && (process.arch === "x64" || process.arch === "arm64")
+    ? undefined
+    : `needs Linux on x64 or arm64, this is ${process.platform} ${process.arch}`;
+
+/** The name of a suite, with the reason when it is skipped. */
+export function titled(name: string): string {
+  return unsupported === undefined ? name : `${name} (skipped: ${unsupported})`;
+}
+
+/** Open descriptors of this process, with the one that the listing itself uses. */
+export function descriptorCount(): number {
+  return readdirSync("/proc/self/fd").length;
+}
+
+/** Status flags and O_CLOEXEC of a descriptor (proc_pid_fdinfo(5)). */
+export function flagsOf(fd: number): number {
+  const flags = /^flags:\s+([0-7]+)$/m.exec(readFileSync(`/proc/self/fdinfo/${fd}`, "latin1"));
+  return Number.parseInt(flags?.[1] ?? "", 8);
+}
+
+/** The address ranges at which this process has a memfd of that name mapped. */
+export function memoryRanges(name: string): { readonly start: bigint; readonly end: bigint }[] {
+  return mappings()
+    .filter((line) => line.includes(`/memfd:${name}`))
+    .map(rangeOf);
+}
+
+/** Whether any part of a range of addresses is mapped. */
+export function isMapped(range: { readonly start: bigint; readonly end: bigint }): boolean {
+  return mappings()
+    .map(rangeOf)
+    .some(({ start, end }) => start < range.end && end > range.start);
+}
+
+/** Collects garbage, and lets finalizers run. */
+export async function collectGarbage(): Promise<void> {
+  setFlagsFromString("--expose-gc");
+  const gc = runInNewContext("gc") as () => void;
+  gc();
+  await setImmediate();
+}
+
+function mappings(): string[] {
+  return readFileSync("/proc/self/maps", "latin1").split("\n").filter(Boolean);
+}
+
+function rangeOf(line: string): { readonly start: bigint; readonly end: bigint } {
+  const [start, end] = line.slice(0, line.indexOf(" ")).split("-");
+  return { start: BigInt(`0x${start}`), end: BigInt(`0x${end}`) };
+}
