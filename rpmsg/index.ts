@@ -24,7 +24,7 @@ export { closeFd } from "./posix/unix-socket.ts";
 export type { SendCode, SendQueue, Target, UndeliveredCode } from "./send-queue.ts";
 export { VhostUserBackend } from "./vhost-user/backend.ts";
 export { VhostUserFrontend } from "./vhost-user/frontend.ts";
-export { bits, feature, hasBit } from "./vhost-user/messages.ts";
+export { bits, feature, featureNames, hasBit } from "./vhost-user/messages.ts";
 export { connectTransport, listenTransport, type Transport } from "./vhost-user/transport.ts";
 export { DeviceQueue } from "./virtqueue/device-queue.ts";
 export { DriverQueue } from "./virtqueue/driver-queue.ts";

@@ -79,6 +79,7 @@ export class SendQueue {
   pendingBytes = 0;
   #timer: NodeJS.Timeout | undefined;
   #closed = false;
+  #done: (() => void) | undefined;
 
   constructor(
     device: SendQueueDevice,
@@ -169,16 +170,24 @@ export class SendQueue {
 
   /** Drops what waits, without a word: the caller knows why. */
   clear(): void {
-    this.disarm();
-    this.#device.forget(this);
-    this.#waiting = [];
-    this.#first = 0;
     this.pendingBytes = 0;
+    this.#emptied();
   }
 
+  /** Takes nothing more and drops what waits. */
   close(): void {
     this.#closed = true;
     this.clear();
+  }
+
+  /**
+   * Takes nothing more, but sends what waits.
+   * @param done called when nothing is left: all is sent, given up or dropped by a reset
+   */
+  finish(done: () => void): void {
+    this.#closed = true;
+    this.#done = done;
+    if (this.pending === 0) this.#emptied();
   }
 
   #expire(): void {
@@ -200,10 +209,7 @@ export class SendQueue {
   #shift(message: QueuedMessage): void {
     this.#first++;
     if (this.#first === this.#waiting.length) {
-      this.#waiting = [];
-      this.#first = 0;
-      this.disarm();
-      this.#device.forget(this);
+      this.#emptied();
     } else if (this.#first === COMPACT) {
       this.#waiting.splice(0, COMPACT);
       this.#first = 0;
@@ -212,5 +218,15 @@ export class SendQueue {
     const before = this.pendingBytes;
     this.pendingBytes -= message.bytes.length;
     if (before > low && this.pendingBytes <= low) this.#events.onWritable?.();
+  }
+
+  #emptied(): void {
+    this.#waiting = [];
+    this.#first = 0;
+    this.disarm();
+    this.#device.forget(this);
+    const done = this.#done;
+    this.#done = undefined;
+    done?.();
   }
 }

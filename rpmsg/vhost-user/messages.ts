@@ -62,6 +62,21 @@ export const feature = {
   VERSION_1: 32,
 } as const;
 
+/** Names of the device feature bits that are set, as virtio_config.h has them; others by number. */
+export function featureNames(features: bigint): string[] {
+  const known: Readonly<Record<number, string>> = {
+    0: "RPMSG_F_NS",
+    1: "RPMSG_F_BUFSZ",
+    [feature.INDIRECT]: "INDIRECT_DESC",
+    [feature.EVENT_IDX]: "EVENT_IDX",
+    [feature.PROTOCOL_FEATURES]: "PROTOCOL_FEATURES",
+    [feature.VERSION_1]: "VERSION_1",
+  };
+  const names: string[] = [];
+  for (let bit = 0; bit < 64; bit++) if (hasBit(features, bit)) names.push(known[bit] ?? `bit ${bit}`);
+  return names;
+}
+
 /** A set of feature bits as the u64 that the messages carry. */
 export function bits(...positions: number[]): bigint {
   return positions.reduce((all, position) => all | (1n << BigInt(position)), 0n);

@@ -1,0 +1,72 @@
+import { z } from "zod";
+import { Address, GuestName } from "./identity.ts";
+
+const Milliseconds = z.int().min(1).max(86_400_000);
+
+/** 1 to 31 bytes of UTF-8, none of them zero: the wire has 32 bytes with the final zero. */
+const ServiceName = z
+  .string()
+  .refine((name) => Buffer.byteLength(name) >= 1 && Buffer.byteLength(name) <= 31 && !name.includes("\0"), {
+    message: "a service name has 1 to 31 bytes, none of them zero",
+  });
+
+/** A service of the host that a guest is told of. */
+const Announcement = z.strictObject({ name: ServiceName, address: Address.optional() });
+export type Announcement = z.infer<typeof Announcement>;
+
+const common = { announce: z.array(Announcement).default([]) };
+
+const EmulatedGuest = z.strictObject({
+  ...common,
+  kind: z.literal("emulated"),
+  profile: z.enum(["linux", "openamp", "rpmsg-lite"]).default("linux"),
+});
+
+const VhostUserGuest = z.strictObject({
+  ...common,
+  kind: z.literal("vhost-user"),
+  /** Unix socket; Linux allows 107 bytes. */
+  path: z
+    .string()
+    .min(1)
+    .refine((path) => Buffer.byteLength(path) <= 107, { message: "a socket path has at most 107 bytes" }),
+  mode: z.enum(["listen", "connect"]).default("listen"),
+  /** `linux-bufsz` offers the buffer sizes of Linux 2026 (F_BUFSZ); their bits mean other things elsewhere. */
+  dialect: z.enum(["linux", "linux-bufsz"]).default("linux"),
+});
+
+export const GuestConfig = z.discriminatedUnion("kind", [EmulatedGuest, VhostUserGuest]);
+export type GuestConfig = z.infer<typeof GuestConfig>;
+
+const Limits = z.strictObject({
+  /** Bytes that may wait for a client that does not read, before it is closed with 1013. */
+  slowReaderBytes: z.int().min(4096).max(2 ** 30).default(2 ** 20),
+  /** How long a message may wait for the guest before its client is closed with 4004. */
+  sendTimeout: Milliseconds.default(15_000),
+  /** Bytes of a client's messages that may wait for the guest before its socket is not read any more. */
+  sendQueueBytes: z.int().min(1).max(2 ** 30).default(65_536),
+  /** How often clients are pinged, and how long they may take to answer. */
+  pingInterval: Milliseconds.default(25_000),
+  pongTimeout: Milliseconds.default(8000),
+  /** How long a stop waits for clients and messages. */
+  drainTimeout: Milliseconds.default(7000),
+  /** Most services that a guest may announce. */
+  guestAnnouncements: z.int().min(1).max(65_536).default(1024),
+});
+export type Limits = z.infer<typeof Limits>;
+
+/** The configuration, as the file has it; flags and environment are merged into it before it is checked. */
+export const Config = z.strictObject({
+  /** `HOST:PORT`, `[IPV6]:PORT` or `unix:PATH`; port 0 picks a free one. */
+  listen: z.string().default("127.0.0.1:8080"),
+  /** Names besides `localhost` and addresses under which the bridge may be reached. */
+  hosts: z.array(z.string().toLowerCase()).default([]),
+  /** Web origins besides the bridge's own that may connect, such as `https://panel.example`. */
+  origins: z.array(z.url()).default([]),
+  logLevel: z.enum(["fatal", "error", "warn", "info", "debug", "trace", "silent"]).default("info"),
+  guests: z.record(GuestName, GuestConfig).default({}),
+  limits: Limits.prefault({}),
+});
+export type Config = z.infer<typeof Config>;
+/** The configuration before defaults are filled in. */
+export type ConfigInput = z.input<typeof Config>;

@@ -1,0 +1,15 @@
+/** The contract with the outside. */
+export { ChannelQuery, closeCode, subprotocols } from "./channel.ts";
+export { type Announcement, Config, type ConfigInput, type GuestConfig, type Limits } from "./config.ts";
+export { Origin, parseAddress } from "./identity.ts";
+export {
+  type Endpoint,
+  type EndpointCounters,
+  EndpointList,
+  type EndpointState,
+  type Guest,
+  type GuestCounters,
+  GuestList,
+  type GuestState,
+  Problem,
+} from "./resources.ts";

@@ -1,0 +1,71 @@
+import type { EndpointCounters, EndpointState, Guest, Origin } from "../schemas/index.ts";
+
+/**
+ * What became of a message to the guest:
+ *  - `sent`: in the response queue; `queued`: it waits, `onUndelivered` tells if in vain
+ *  - `too-large`: longer than the guest's buffers; `queue-full`: too much waits already; `endpoint-gone`: closed
+ * Nothing was taken in the last three cases.
+ */
+export type SendCode = "sent" | "queued" | "too-large" | "queue-full" | "address-invalid" | "endpoint-gone";
+
+export type UndeliveredCode = "no-peer" | "no-buffer" | "too-large";
+
+/** What an open channel is told. */
+export interface ChannelEvents {
+  /** `length` bytes at `offset`, valid during the call only. */
+  onMessage(src: number, bytes: Uint8Array, offset: number, length: number): void;
+  /** Little enough waits now that more may be sent. */
+  onWritable(): void;
+  /** A queued message was given up. */
+  onUndelivered(code: UndeliveredCode): void;
+  /** The guest was reset, or the endpoint withdrawn: the channel is of no use any more. */
+  onState(state: "reset" | "withdrawn"): void;
+}
+
+/** One user's way to an endpoint and back. */
+export interface ChannelPort {
+  /** The channel's own address. */
+  readonly local: number;
+  /** Longest message, in bytes. */
+  readonly mtu: number;
+  /** Bytes that wait to be sent. */
+  readonly pendingBytes: number;
+  /** @param dst undefined for the endpoint's peer */
+  send(dst: number | undefined, bytes: Uint8Array, offset: number, length: number): SendCode;
+  /** Leaves the guest's messages with the guest until `release`. */
+  hold(): void;
+  release(): void;
+  close(): void;
+}
+
+export interface OpenOptions {
+  share: "private" | "shared";
+  /** The channel's own address; undefined for one that the endpoint chooses. */
+  local: number | undefined;
+  /** Bytes of payload that may wait to be sent. */
+  queueBytes: number;
+  /** Milliseconds that a message may wait. */
+  timeout: number;
+}
+
+/** A source of messages that can be connected to, whatever is behind it. */
+export interface EndpointPort {
+  readonly guest: string;
+  /** One character a byte. */
+  readonly name: string;
+  readonly address: number;
+  readonly origin: Origin;
+  readonly state: EndpointState;
+  readonly generation: number;
+  readonly mtu: number;
+  readonly clients: number;
+  readonly counters: EndpointCounters;
+  /** @returns a code where it cannot be opened */
+  open(options: OpenOptions, events: ChannelEvents): ChannelPort | "local-in-use" | "no-address";
+}
+
+/** A guest as the directory sees it. */
+export interface GuestPort {
+  readonly name: string;
+  describe(): Guest;
+}

@@ -1,0 +1,61 @@
+import type { Endpoint, RpmsgDevice } from "../../rpmsg/index.ts";
+import type { ChannelEvents } from "../endpoint-port.ts";
+import type { AttachedEndpoint } from "./attached-endpoint.ts";
+
+/** A local address, and the channels that get what the guest sends to it. */
+export class LocalAddress {
+  readonly endpoint: Endpoint;
+  /** Several channels may have it. */
+  readonly shared: boolean;
+  /** Whose counters count what arrives here. */
+  owner: AttachedEndpoint | undefined;
+  readonly #channels: ChannelEvents[] = [];
+  #users = 0;
+  readonly #onClose: () => void;
+
+  /**
+   * @param onClose called when the address is free again
+   * @throws RpmsgError address-in-use, address-invalid, address-space-full
+   */
+  constructor(device: RpmsgDevice, address: number | undefined, shared: boolean, onClose: () => void) {
+    this.shared = shared;
+    this.#onClose = onClose;
+    this.endpoint = device.createEndpoint((src, bytes, offset, length) => {
+      const { counters } = this.owner ?? {};
+      if (counters !== undefined) {
+        counters.messagesFromGuest++;
+        counters.bytesFromGuest += length;
+        if (this.#channels.length === 0) counters.noClient++;
+      }
+      // A channel may close, and leave the list, while it takes the message.
+      for (let i = this.#channels.length - 1; i >= 0; i--) {
+        this.#channels[i]?.onMessage(src, bytes, offset, length);
+      }
+    }, address);
+  }
+
+  get address(): number {
+    return this.endpoint.address;
+  }
+
+  add(channel: ChannelEvents): void {
+    this.#channels.push(channel);
+  }
+
+  remove(channel: ChannelEvents): void {
+    const index = this.#channels.indexOf(channel);
+    if (index !== -1) this.#channels.splice(index, 1);
+  }
+
+  /** One more has, or may have, messages on their way from this address. */
+  retain(): void {
+    this.#users++;
+  }
+
+  /** One less; the last one frees the address. */
+  release(): void {
+    if (--this.#users > 0) return;
+    this.endpoint.close();
+    this.#onClose();
+  }
+}
