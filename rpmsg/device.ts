@@ -45,6 +45,8 @@ export interface DeviceEvents {
   onTold?(announcement: HostAnnouncement): void;
   /** The address of an endpoint's peer is known, or is another one. */
   onPeer?(endpoint: Endpoint): void;
+  /** Nothing waits to be sent any more. */
+  onIdle?(): void;
   /** The guest broke a queue, which is stopped until a reset. */
   onError?(queue: number, error: GuestError): void;
 }
@@ -350,6 +352,11 @@ export class RpmsgDevice implements SendQueueDevice {
     return "sent";
   }
 
+  /** Whether nothing waits to be sent. */
+  get idle(): boolean {
+    return this.#waiting.length === 0 && this.#peerless.size === 0;
+  }
+
   get contended(): boolean {
     return this.#waiting.length > 0;
   }
@@ -363,6 +370,7 @@ export class RpmsgDevice implements SendQueueDevice {
     this.#peerless.delete(queue);
     const index = this.#waiting.indexOf(queue);
     if (index !== -1) this.#waiting.splice(index, 1);
+    if (this.idle) this.#events.onIdle?.();
   }
 
   clock(): number {
@@ -474,13 +482,17 @@ export class RpmsgDevice implements SendQueueDevice {
           queue.wantKicks(false);
         }
         budget -= queue.descriptorCount;
+        // Nothing is written to what the driver sends: the length is 0. Not visible before `publish`, and done first:
+        // whatever the handler does, no message comes twice.
+        queue.complete(0);
         this.#receive(queue);
         // Its handler may have ended the attachment.
         if (this.#rings !== rings) break;
-        // Nothing is written to what the driver sends: the length is 0.
-        queue.complete(0);
       }
     } catch (error) {
+      this.#draining = false;
+      // A fault of a handler goes on up; the messages behind it are taken in a turn of their own.
+      if (!(error instanceof GuestError)) this.#scheduleDrain();
       this.#broken(REQUEST_QUEUE, error);
       empty = true;
     }
@@ -544,6 +556,8 @@ export class RpmsgDevice implements SendQueueDevice {
     if (rings === undefined) return undefined;
     // A driver can have made at most one full ring available; a guest that goes on adding does not hold us up.
     for (let turns = rings.request.size / TURN_BUDGET; turns >= 0 && !this.#drain(); turns--);
+    // Where a handler of the drain itself stops the device.
+    if (rings.request.publish()) rings.call(REQUEST_QUEUE);
     this.#publish();
     this.#rings = undefined;
     return rings;
@@ -567,8 +581,13 @@ export class RpmsgDevice implements SendQueueDevice {
   /** Stops a queue that the guest broke. Anything but a GuestError is a fault of ours and goes on up. */
   #broken(queue: number, error: unknown): void {
     if (!(error instanceof GuestError)) throw error;
-    if (queue === RESPONSE_QUEUE) this.#responseBroken = true;
-    else this.#requestBroken = true;
+    if (queue === RESPONSE_QUEUE) {
+      // What was sent before it broke has been reported as sent.
+      this.#publish();
+      this.#responseBroken = true;
+    } else {
+      this.#requestBroken = true;
+    }
     this.counters.brokenQueues++;
     this.#rings?.failed(queue, error);
     this.#events.onError?.(queue, error);

@@ -48,6 +48,9 @@ export interface SendQueueDevice {
 /** Messages that are gone before the array is made shorter: a shift for each would move all others. */
 const COMPACT = 1024;
 
+/** Counted for each message that waits beside its payload: without it empty messages would wait without a bound. */
+const MESSAGE_COST = 4;
+
 interface QueuedMessage {
   dst: number | undefined;
   bytes: Uint8Array;
@@ -56,7 +59,7 @@ interface QueuedMessage {
 }
 
 export interface SendQueueOptions {
-  /** Most payload bytes that wait. */
+  /** Most bytes that wait: payload, and 4 for each message. */
   limit: number;
   /** Milliseconds that a message may wait, Infinity for no bound (Linux: 15 s, virtio_rpmsg_bus.c: rpmsg_send_offchannel_raw). */
   timeout: number;
@@ -75,7 +78,7 @@ export class SendQueue {
   /** Waiting messages from `#first` on; what is before it is gone. */
   #waiting: QueuedMessage[] = [];
   #first = 0;
-  /** Payload bytes that wait. */
+  /** Bytes that wait, as `limit` counts them. */
   pendingBytes = 0;
   #timer: NodeJS.Timeout | undefined;
   #closed = false;
@@ -118,14 +121,16 @@ export class SendQueue {
       if (code !== "no-buffer") return code;
     }
     // One message always fits, so that a bound below the largest message cannot block a sender for ever.
-    if (this.pendingBytes + length > this.#options.limit && this.pending > 0) return "queue-full";
+    const cost = MESSAGE_COST + length;
+    if (this.pendingBytes + cost > this.#options.limit && this.pending > 0) return "queue-full";
     this.#waiting.push({
       dst,
-      bytes: bytes.slice(offset, offset + length),
+      // Not slice(): that of a Buffer does not copy.
+      bytes: new Uint8Array(bytes.subarray(offset, offset + length)),
       deadline: this.#device.clock() + this.#options.timeout,
       published,
     });
-    this.pendingBytes += length;
+    this.pendingBytes += cost;
     if (this.pending === 1) {
       this.#device.wait(this);
       this.arm();
@@ -216,7 +221,7 @@ export class SendQueue {
     }
     const low = this.#options.limit / 4;
     const before = this.pendingBytes;
-    this.pendingBytes -= message.bytes.length;
+    this.pendingBytes -= MESSAGE_COST + message.bytes.length;
     if (before > low && this.pendingBytes <= low) this.#events.onWritable?.();
   }
 

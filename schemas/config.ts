@@ -40,11 +40,19 @@ export type GuestConfig = z.infer<typeof GuestConfig>;
 
 const Limits = z.strictObject({
   /** Bytes that may wait for a client that does not read, before it is closed with 1013. */
-  slowReaderBytes: z.int().min(4096).max(2 ** 30).default(2 ** 20),
+  slowReaderBytes: z
+    .int()
+    .min(4096)
+    .max(2 ** 30)
+    .default(2 ** 20),
   /** How long a message may wait for the guest before its client is closed with 4004. */
   sendTimeout: Milliseconds.default(15_000),
   /** Bytes of a client's messages that may wait for the guest before its socket is not read any more. */
-  sendQueueBytes: z.int().min(1).max(2 ** 30).default(65_536),
+  sendQueueBytes: z
+    .int()
+    .min(1)
+    .max(2 ** 30)
+    .default(65_536),
   /** How often clients are pinged, and how long they may take to answer. */
   pingInterval: Milliseconds.default(25_000),
   pongTimeout: Milliseconds.default(8000),

@@ -3,7 +3,10 @@ import { z } from "zod";
 /** A guest's name. `.` is left out: it separates the bridge from the guest in names that span bridges. */
 export const GuestName = z
   .string()
-  .regex(/^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$/, "a guest name has 1 to 63 of A-Z a-z 0-9 _ -, a letter or digit first");
+  .regex(
+    /^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$/,
+    "a guest name has 1 to 63 of A-Z a-z 0-9 _ -, a letter or digit first",
+  );
 
 /** An RPMsg address, 32 bits; 0xffffffff is "any" and no address. */
 export const Address = z.int().min(0).max(0xffff_fffe);

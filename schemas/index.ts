@@ -5,6 +5,7 @@ export { Origin, parseAddress } from "./identity.ts";
 export {
   type Endpoint,
   type EndpointCounters,
+  EndpointFilter,
   EndpointList,
   type EndpointState,
   type Guest,

@@ -53,6 +53,13 @@ export type Endpoint = z.infer<typeof Endpoint>;
 export const EndpointList = z.object({ endpoints: z.array(Endpoint) });
 export type EndpointList = z.infer<typeof EndpointList>;
 
+/** The query of the list of endpoints: what is given must be equal. */
+export const EndpointFilter = z.strictObject({
+  guest: z.string().optional(),
+  name: z.string().optional(),
+  origin: Origin.optional(),
+});
+
 export const GuestCounters = z.object({
   messagesToGuest: Count,
   bytesToGuest: Count,

@@ -1,8 +1,16 @@
 import type { Duplex } from "node:stream";
 import type { WebSocket } from "ws";
-import { closeCode, type Limits } from "../../schemas/index.ts";
-import type { ChannelEvents, ChannelPort, EndpointPort, OpenOptions, UndeliveredCode } from "../endpoint-port.ts";
-import { type FlushTurn, FrameWriter } from "./frame-writer.ts";
+import type { Limits } from "../../schemas/index.ts";
+import { closeCode } from "../../schemas/index.ts";
+import type {
+  ChannelEvents,
+  ChannelPort,
+  EndpointPort,
+  OpenOptions,
+  UndeliveredCode,
+} from "../endpoint-port.ts";
+import type { FlushTurn } from "./frame-writer.ts";
+import { FrameWriter } from "./frame-writer.ts";
 
 /** What a request asked for, checked. */
 export type ChannelOptions = Pick<OpenOptions, "share" | "local">;
@@ -12,10 +20,10 @@ export type ChannelOptions = Pick<OpenOptions, "share" | "local">;
  * message is sent as its UTF-8 bytes.
  */
 export class RawChannel implements ChannelEvents {
-  readonly #socket: WebSocket;
   readonly #stream: Duplex;
   readonly #writer: FrameWriter;
   readonly #limits: Limits;
+  #socket: WebSocket | undefined;
   #port: ChannelPort | undefined;
   #paused = false;
   /** A close frame is on its way: messages of the guest would come after it. */
@@ -24,20 +32,20 @@ export class RawChannel implements ChannelEvents {
   /** Bytes that the client had taken when it was pinged. */
   #takenAtPing = 0;
 
-  constructor(socket: WebSocket, stream: Duplex, turn: FlushTurn, limits: Limits) {
-    this.#socket = socket;
+  /** @param stream the connection, on which the handshake is still to be done */
+  constructor(stream: Duplex, turn: FlushTurn, limits: Limits) {
     this.#stream = stream;
     this.#writer = new FrameWriter(stream, turn);
     this.#limits = limits;
   }
 
   /**
-   * Gives the channel its endpoint, after the upgrade.
+   * Connects the two, after the handshake.
    * @param onEnd called when the socket is closed
    */
-  serve(port: ChannelPort, onEnd: () => void): void {
+  serve(socket: WebSocket, port: ChannelPort, onEnd: () => void): void {
+    this.#socket = socket;
     this.#port = port;
-    const socket = this.#socket;
     socket.on("message", (data: Buffer) => this.#send(data));
     socket.on("pong", () => {
       this.#awaitingPong = false;
@@ -75,7 +83,7 @@ export class RawChannel implements ChannelEvents {
     if (code === "queued") {
       if (port.pendingBytes >= this.#limits.sendQueueBytes && !this.#paused) {
         this.#paused = true;
-        this.#socket.pause();
+        this.#socket?.pause();
       }
     } else if (code === "too-large") {
       this.close(closeCode.tooBig, `message of ${data.length} bytes, the most is ${port.mtu}`);
@@ -88,7 +96,7 @@ export class RawChannel implements ChannelEvents {
     if (!this.#paused) return;
     this.#paused = false;
     this.#awaitingPong = false;
-    this.#socket.resume();
+    this.#socket?.resume();
   }
 
   onUndelivered(code: UndeliveredCode): void {
@@ -105,16 +113,17 @@ export class RawChannel implements ChannelEvents {
 
   /** Asks whether the client is there. While the bridge itself does not read, an answer could not be seen. */
   ping(): void {
-    if (this.#paused || this.#socket.readyState !== this.#socket.OPEN) return;
+    const socket = this.#socket;
+    if (this.#paused || socket?.readyState !== socket?.OPEN) return;
     this.#awaitingPong = true;
-    this.#socket.ping();
+    socket?.ping();
     this.#takenAtPing = this.#taken();
   }
 
   /** Ends the connection of a client that neither answered nor took any bytes. */
   checkPong(): void {
     if (this.#paused || !this.#awaitingPong || this.#taken() > this.#takenAtPing) return;
-    this.#socket.terminate();
+    this.#socket?.terminate();
   }
 
   /** Says good-bye after what was written so far. On a drain, messages that the client has sent are still taken. */
@@ -125,13 +134,13 @@ export class RawChannel implements ChannelEvents {
     if (code !== closeCode.drain) this.#port?.close();
     if (this.#paused) {
       this.#paused = false;
-      this.#socket.resume();
+      this.#socket?.resume();
     }
-    this.#socket.close(code, reason);
+    this.#socket?.close(code, reason);
   }
 
   terminate(): void {
-    this.#socket.terminate();
+    this.#socket?.terminate();
   }
 
   #taken(): number {

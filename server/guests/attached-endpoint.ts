@@ -1,4 +1,5 @@
-import { RpmsgError, type Target } from "../../rpmsg/index.ts";
+import type { Target } from "../../rpmsg/index.ts";
+import { RpmsgError } from "../../rpmsg/index.ts";
 import type { EndpointCounters, EndpointState, Origin } from "../../schemas/index.ts";
 import type { ChannelEvents, ChannelPort, EndpointPort, OpenOptions } from "../endpoint-port.ts";
 import { AttachedChannel } from "./attached-channel.ts";

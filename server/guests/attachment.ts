@@ -1,14 +1,8 @@
-import {
-  type GuestAnnouncement,
-  type GuestError,
-  type HostAnnouncement,
-  RESPONSE_QUEUE,
-  RpmsgDevice,
-  RpmsgError,
-} from "../../rpmsg/index.ts";
+import type { GuestAnnouncement, GuestError, HostAnnouncement } from "../../rpmsg/index.ts";
+import { RESPONSE_QUEUE, RpmsgDevice, RpmsgError } from "../../rpmsg/index.ts";
 import type { Announcement, Guest, GuestState, Limits } from "../../schemas/index.ts";
-import type { EndpointPort, GuestPort } from "../endpoint-port.ts";
 import type { BurstLog } from "../burst-log.ts";
+import type { EndpointPort, GuestPort } from "../endpoint-port.ts";
 import { AttachedEndpoint } from "./attached-endpoint.ts";
 import { LocalAddress } from "./local-address.ts";
 
@@ -48,6 +42,7 @@ export class Attachment implements GuestPort {
   /** Local addresses that channels or services have. */
   readonly #locals = new Map<number, LocalAddress>();
   #link: GuestLink | undefined;
+  #onIdle: (() => void) | undefined;
 
   constructor(name: string, limits: Limits, log: BurstLog, events: GuestEvents) {
     this.name = name;
@@ -63,6 +58,7 @@ export class Attachment implements GuestPort {
           const endpoint = this.#down.get(announcement);
           if (endpoint !== undefined) endpoint.told = announcement.told;
         },
+        onIdle: () => this.#onIdle?.(),
         onError: (queue, error) => this.#broken(queue, error),
       },
       { maxGuestAnnouncements: limits.guestAnnouncements },
@@ -119,7 +115,11 @@ export class Attachment implements GuestPort {
    * @returns undefined when it is taken
    * @throws RpmsgError address-space-full, address-invalid
    */
-  localAddress(owner: AttachedEndpoint, address: number | undefined, shared: boolean): LocalAddress | undefined {
+  localAddress(
+    owner: AttachedEndpoint,
+    address: number | undefined,
+    shared: boolean,
+  ): LocalAddress | undefined {
     const known = address === undefined ? undefined : this.#locals.get(address);
     if (known !== undefined) return shared && known.shared ? known : undefined;
     try {
@@ -131,6 +131,23 @@ export class Attachment implements GuestPort {
       if (error instanceof RpmsgError && error.code === "address-in-use") return undefined;
       throw error;
     }
+  }
+
+  /** Leaves what the guest sends with the guest, from now on. */
+  hold(): void {
+    this.device.hold();
+  }
+
+  /** Waits until what clients have sent is with the guest, at most `timeout` milliseconds. */
+  async drained(timeout: number): Promise<void> {
+    if (this.device.idle || this.device.state !== "attached" || timeout <= 0) return;
+    let timer: NodeJS.Timeout | undefined;
+    await new Promise<void>((resolve) => {
+      this.#onIdle = resolve;
+      timer = setTimeout(resolve, timeout);
+    });
+    this.#onIdle = undefined;
+    clearTimeout(timer);
   }
 
   close(): void {

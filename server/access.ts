@@ -1,0 +1,30 @@
+import type { IncomingHttpHeaders } from "node:http";
+import { isIP } from "node:net";
+import type { Config } from "../schemas/index.ts";
+import { HttpProblem } from "./problem.ts";
+
+/**
+ * Checks who a request says it is for, and which page it comes from. The name guards against pages that point their
+ * own name at this machine (DNS rebinding), the origin against pages of others.
+ * @throws HttpProblem host-unknown, origin-forbidden
+ */
+export function checkAccess(headers: IncomingHttpHeaders, config: Pick<Config, "hosts" | "origins">): void {
+  const host = headers.host ?? "";
+  const name = hostName(host);
+  if (name !== "localhost" && isIP(name) === 0 && !config.hosts.includes(name)) {
+    throw new HttpProblem(
+      "host-unknown",
+      `the bridge is not known as "${name}": use localhost or an address, or add the name to "hosts"`,
+    );
+  }
+  const { origin } = headers;
+  if (origin === undefined || config.origins.includes(origin)) return;
+  if (URL.canParse(origin) && new URL(origin).host === host.toLowerCase()) return;
+  throw new HttpProblem("origin-forbidden", `pages of ${origin} may not use the bridge: add it to "origins"`);
+}
+
+/** The name of a Host header without its port, and without the brackets of an IPv6 address. */
+function hostName(host: string): string {
+  const [, bracketed, plain] = /^(?:\[([^\]]*)\]|([^:]*))(?::\d*)?$/.exec(host) ?? [];
+  return (bracketed ?? plain ?? "").toLowerCase();
+}

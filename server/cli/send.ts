@@ -1,0 +1,39 @@
+import type { ChannelFlags } from "./client.ts";
+import { closed, openEndpoint, parseHex, showMessage } from "./client.ts";
+import { CommandError } from "./command-error.ts";
+
+const DEFAULT_WAIT = 15;
+
+interface SendFlags extends ChannelFlags {
+  hex?: boolean;
+  /** Seconds, or true for the default. */
+  wait?: number | true;
+}
+
+/** Sends one message, and prints the first reply if that is asked for. */
+export async function send(endpoint: string, data: string, flags: SendFlags): Promise<void> {
+  const message = flags.hex === true ? parseHex(data) : Buffer.from(data);
+  const socket = await openEndpoint(endpoint, flags);
+  const end = closed(socket);
+  let timer: NodeJS.Timeout | undefined;
+  const reply = new Promise<Buffer>((resolve, reject) => {
+    socket.once("message", (received: Buffer) => resolve(received));
+    if (flags.wait === undefined) return;
+    const seconds = flags.wait === true ? DEFAULT_WAIT : flags.wait;
+    timer = setTimeout(() => {
+      socket.terminate();
+      reject(new CommandError(`no reply within ${seconds} seconds`));
+    }, seconds * 1000);
+  });
+  socket.send(message, { binary: true });
+  if (flags.wait !== undefined) {
+    // Whichever comes first: the end of the connection is an error here.
+    const received = await Promise.race([
+      reply,
+      end.then(() => Promise.reject(new CommandError("the connection ended without a reply"))),
+    ]).finally(() => clearTimeout(timer));
+    console.log(showMessage(received, flags));
+  }
+  socket.close(1000);
+  await end;
+}

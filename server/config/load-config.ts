@@ -1,0 +1,95 @@
+import { readFileSync } from "node:fs";
+import { parse, YAMLParseError } from "yaml";
+import type { ZodError } from "zod";
+import type { ConfigInput } from "../../schemas/index.ts";
+import { Config } from "../../schemas/index.ts";
+import { ConfigError } from "./config-error.ts";
+import { parseAnnounceFlag, parseGuestFlag } from "./flags.ts";
+
+/** The flags of `serve`, as they were given. */
+export interface ServeFlags {
+  config?: string;
+  listen?: string;
+  guest?: string[];
+  announce?: string[];
+}
+
+type Tree = { -readonly [Key in keyof ConfigInput]: ConfigInput[Key] };
+
+/**
+ * Puts the configuration together: flags before environment before file before defaults. Without any guest there is
+ * the emulated guest `demo`.
+ * @throws ConfigError that names the key
+ */
+export function loadConfig(flags: ServeFlags, environment: NodeJS.ProcessEnv): Config {
+  const file = flags.config ?? environment["RPMSG_BRIDGE_CONFIG"];
+  const tree: Tree = file === undefined ? {} : readFile(file);
+  applyEnvironment(tree, environment);
+  if (flags.listen !== undefined) tree.listen = flags.listen;
+  const guests = asRecord(tree.guests ?? {}, "guests");
+  for (const text of flags.guest ?? []) {
+    const { name, guest } = parseGuestFlag(text);
+    guests[name] = guest;
+  }
+  if (Object.keys(guests).length === 0) guests["demo"] = { kind: "emulated" };
+  for (const text of flags.announce ?? []) {
+    const { guest, announcement } = parseAnnounceFlag(text);
+    const target = Object.hasOwn(guests, guest) ? asRecord(guests[guest], `guests.${guest}`) : undefined;
+    if (target === undefined) throw new ConfigError("--announce", `there is no guest "${guest}"`);
+    const known = target["announce"] ?? [];
+    if (!Array.isArray(known)) throw new ConfigError(`guests.${guest}.announce`, "want a list");
+    guests[guest] = { ...target, announce: [...(known as unknown[]), announcement] };
+  }
+  const checked = Config.safeParse({ ...tree, guests });
+  if (!checked.success) throw describe(checked.error);
+  return checked.data;
+}
+
+function readFile(path: string): Tree {
+  let text: string;
+  try {
+    text = readFileSync(path, "utf8");
+  } catch (error) {
+    throw new ConfigError("config", `cannot read the file: ${(error as Error).message}`);
+  }
+  try {
+    return asRecord(parse(text) ?? {}, path) as Tree;
+  } catch (error) {
+    if (!(error instanceof YAMLParseError)) throw error;
+    throw new ConfigError("config", `${path} is not YAML: ${error.message.split("\n")[0]}`);
+  }
+}
+
+function applyEnvironment(tree: Tree, environment: NodeJS.ProcessEnv): void {
+  const list = (text: string) =>
+    text
+      .split(",")
+      .map((each) => each.trim())
+      .filter((each) => each !== "");
+  const { RPMSG_BRIDGE_LISTEN, RPMSG_BRIDGE_HOSTS, RPMSG_BRIDGE_ORIGINS, RPMSG_BRIDGE_LOG_LEVEL } =
+    environment;
+  if (RPMSG_BRIDGE_LISTEN !== undefined) tree.listen = RPMSG_BRIDGE_LISTEN;
+  if (RPMSG_BRIDGE_HOSTS !== undefined) tree.hosts = list(RPMSG_BRIDGE_HOSTS);
+  if (RPMSG_BRIDGE_ORIGINS !== undefined) tree.origins = list(RPMSG_BRIDGE_ORIGINS);
+  // The schema says which levels there are.
+  if (RPMSG_BRIDGE_LOG_LEVEL !== undefined) tree.logLevel = RPMSG_BRIDGE_LOG_LEVEL as Config["logLevel"];
+}
+
+function asRecord(value: unknown, key: string): Record<string, unknown> {
+  if (typeof value !== "object" || value === null || Array.isArray(value)) {
+    throw new ConfigError(key, "want a mapping of keys to values");
+  }
+  return { ...value };
+}
+
+/** The first issue, with the path of its key. */
+function describe(error: ZodError): ConfigError {
+  const [issue] = error.issues;
+  const path = issue?.path.map(String) ?? [];
+  if (issue?.code === "unrecognized_keys")
+    return new ConfigError([...path, ...issue.keys].join("."), "unknown key");
+  if (issue?.code === "invalid_key") {
+    return new ConfigError(path.join("."), issue.issues[0]?.message ?? "not a valid key");
+  }
+  return new ConfigError(path.join(".") || "configuration", issue?.message ?? "not understood");
+}
