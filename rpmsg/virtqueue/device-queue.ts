@@ -180,7 +180,6 @@ export class DeviceQueue {
       this.#kicksWanted = wanted;
       Atomics.store(ring.used, ring.usedBase, wanted ? 0 : NO_NOTIFY);
     }
-    if (wanted) this.#seenAvailable = this.#nextAvailable;
   }
 
   /** Copies the first `length` readable bytes of the current chain; there must be as many. */

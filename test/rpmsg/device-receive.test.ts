@@ -21,12 +21,24 @@ test("the header's bytes are taken where the wire has them", () => {
   const { driver, received, device } = boot();
   driver.offerBytes(
     Buffer.from([
-      0x04, 0x03, 0x02, 0x81, // src 0x81020304
-      0x06, 0x04, 0x00, 0x00, // dst 1030
-      0xef, 0xbe, 0xad, 0xde, // reserved: never looked at
-      0x02, 0x00, // len 2
-      0xff, 0xff, // flags: never looked at
-      0xaa, 0xbb, // payload
+      0x04,
+      0x03,
+      0x02,
+      0x81, // src 0x81020304
+      0x06,
+      0x04,
+      0x00,
+      0x00, // dst 1030
+      0xef,
+      0xbe,
+      0xad,
+      0xde, // reserved: never looked at
+      0x02,
+      0x00, // len 2
+      0xff,
+      0xff, // flags: never looked at
+      0xaa,
+      0xbb, // payload
       0xcc, // beyond len: not part of the message
     ]),
   );
@@ -36,15 +48,18 @@ test("the header's bytes are taken where the wire has them", () => {
 });
 
 describe("lengths", () => {
-  test.each([0, 1, 3, 63, 64, 65, 495, 496, 497, 4096, 65535])("len %i in a buffer that holds it", (length) => {
-    const { driver, received, device } = boot();
-    const payload = pattern(length);
-    driver.send(PEER, LOCAL, payload);
-    expect(received).toHaveLength(1);
-    expect(received[0]?.bytes.equals(payload)).toBe(true);
-    expect(device.counters.bytesFromGuest).toBe(length);
-    expect(driver.returned()).toEqual([0]);
-  });
+  test.each([0, 1, 3, 63, 64, 65, 495, 496, 497, 4096, 65535])(
+    "len %i in a buffer that holds it",
+    (length) => {
+      const { driver, received, device } = boot();
+      const payload = pattern(length);
+      driver.send(PEER, LOCAL, payload);
+      expect(received).toHaveLength(1);
+      expect(received[0]?.bytes.equals(payload)).toBe(true);
+      expect(device.counters.bytesFromGuest).toBe(length);
+      expect(driver.returned()).toEqual([0]);
+    },
+  );
 
   test.each([
     { len: 1, room: 0 },

@@ -207,7 +207,10 @@ describe("a restart elsewhere is a reset", () => {
 
   test("the first attachment resets nothing: what waits for the guest is kept", async () => {
     const heard: string[] = [];
-    const device = new RpmsgDevice({ onReset: () => heard.push("reset"), onState: (state) => heard.push(state) });
+    const device = new RpmsgDevice({
+      onReset: () => heard.push("reset"),
+      onState: (state) => heard.push(state),
+    });
     const sender = openSender(device, openEndpoint(device, 1030).endpoint, { peer: 0x400 });
     sender.send("kept");
     device.reset();

@@ -21,27 +21,47 @@ test("the header is written as the wire has it: reserved and flags are 0", async
   expect(sender.send("ab")).toBe("sent");
   await turns();
   expect([...(driver.receive()?.buffer ?? [])]).toEqual([
-    0x06, 0x04, 0x00, 0x80, // src 0x80000406
-    0x00, 0x04, 0x00, 0x00, // dst 0x400
-    0x00, 0x00, 0x00, 0x00, // reserved
-    0x02, 0x00, // len
-    0x00, 0x00, // flags
-    0x61, 0x62, // payload
-    UNTOUCHED, UNTOUCHED, UNTOUCHED, UNTOUCHED, UNTOUCHED, UNTOUCHED, // not ours to write
+    0x06,
+    0x04,
+    0x00,
+    0x80, // src 0x80000406
+    0x00,
+    0x04,
+    0x00,
+    0x00, // dst 0x400
+    0x00,
+    0x00,
+    0x00,
+    0x00, // reserved
+    0x02,
+    0x00, // len
+    0x00,
+    0x00, // flags
+    0x61,
+    0x62, // payload
+    UNTOUCHED,
+    UNTOUCHED,
+    UNTOUCHED,
+    UNTOUCHED,
+    UNTOUCHED,
+    UNTOUCHED, // not ours to write
   ]);
 });
 
-test.each([0, 1, 63, 64, 65, 495, 496])("used.len is 16 + %i exactly, and nothing more is written", async (length) => {
-  const { driver, sender, device } = boot([512]);
-  expect(sender.send(pattern(length))).toBe("sent");
-  await turns();
-  const message = driver.receive();
-  expect(message).toMatchObject({ src: 0x8000_0406, dst: 0x400, reserved: 0, flags: 0, len: length });
-  expect(message?.used).toBe(16 + length);
-  expect(message?.payload.equals(pattern(length))).toBe(true);
-  expect(message?.buffer.subarray(16 + length).every((byte) => byte === UNTOUCHED)).toBe(true);
-  expect(device.counters).toMatchObject({ messagesToGuest: 1, bytesToGuest: length });
-});
+test.each([0, 1, 63, 64, 65, 495, 496])(
+  "used.len is 16 + %i exactly, and nothing more is written",
+  async (length) => {
+    const { driver, sender, device } = boot([512]);
+    expect(sender.send(pattern(length))).toBe("sent");
+    await turns();
+    const message = driver.receive();
+    expect(message).toMatchObject({ src: 0x8000_0406, dst: 0x400, reserved: 0, flags: 0, len: length });
+    expect(message?.used).toBe(16 + length);
+    expect(message?.payload.equals(pattern(length))).toBe(true);
+    expect(message?.buffer.subarray(16 + length).every((byte) => byte === UNTOUCHED)).toBe(true);
+    expect(device.counters).toMatchObject({ messagesToGuest: 1, bytesToGuest: length });
+  },
+);
 
 describe("the MTU is that of the posted buffer", () => {
   test.each([
@@ -84,21 +104,24 @@ describe("the MTU is that of the posted buffer", () => {
 });
 
 describe("receive buffers too short for a header", () => {
-  test.each(Array.from({ length: 16 }, (_, i) => i))("%i bytes break the response queue, once", async (length) => {
-    const errors: string[] = [];
-    const device = new RpmsgDevice({ onError: (queue, error) => errors.push(`${queue} ${error.code}`) });
-    const { endpoint } = openEndpoint(device, 1030);
-    const sender = openSender(device, endpoint, { peer: 0x400 });
-    const driver = new Driver(device);
-    driver.post(length);
-    driver.post(512);
-    driver.boot(0);
-    expect(sender.send("")).toBe("queued");
-    await turns();
-    expect(driver.receive()).toBeUndefined();
-    expect(errors).toEqual(["0 buffer-too-small"]);
-    expect(driver.failures).toEqual([{ queue: 0, code: "buffer-too-small" }]);
-  });
+  test.each(Array.from({ length: 16 }, (_, i) => i))(
+    "%i bytes break the response queue, once",
+    async (length) => {
+      const errors: string[] = [];
+      const device = new RpmsgDevice({ onError: (queue, error) => errors.push(`${queue} ${error.code}`) });
+      const { endpoint } = openEndpoint(device, 1030);
+      const sender = openSender(device, endpoint, { peer: 0x400 });
+      const driver = new Driver(device);
+      driver.post(length);
+      driver.post(512);
+      driver.boot(0);
+      expect(sender.send("")).toBe("queued");
+      await turns();
+      expect(driver.receive()).toBeUndefined();
+      expect(errors).toEqual(["0 buffer-too-small"]);
+      expect(driver.failures).toEqual([{ queue: 0, code: "buffer-too-small" }]);
+    },
+  );
 });
 
 describe("receive buffers in pieces", () => {

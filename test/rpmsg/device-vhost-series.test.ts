@@ -1,6 +1,6 @@
 import { describe, expect, test } from "vitest";
-import type { HostAnnouncement } from "../../rpmsg/name-service.ts";
 import { REQUEST_QUEUE, RESPONSE_QUEUE, RpmsgDevice } from "../../rpmsg/device.ts";
+import type { HostAnnouncement } from "../../rpmsg/name-service.ts";
 import {
   Driver,
   message,
@@ -166,7 +166,9 @@ describe.each([{ eventIndex: false }, { eventIndex: true }])("not repeated, with
 
   test("no receive of announcements", () => {
     const announced: string[] = [];
-    const device = new RpmsgDevice({ onAnnounced: ({ name, address }) => announced.push(`${name} ${address}`) });
+    const device = new RpmsgDevice({
+      onAnnounced: ({ name, address }) => announced.push(`${name} ${address}`),
+    });
     const driver = new Driver(device, { eventIndex }).boot();
     driver.send(0x400, 53, nameServiceMessage("rpmsg-tty", 0x400));
     expect(announced).toEqual(["rpmsg-tty 1024"]);

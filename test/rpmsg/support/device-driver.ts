@@ -3,7 +3,7 @@ import type { RpmsgDevice } from "../../../rpmsg/device.ts";
 import { REQUEST_QUEUE, RESPONSE_QUEUE } from "../../../rpmsg/device.ts";
 import type { Endpoint } from "../../../rpmsg/endpoint.ts";
 import type { GuestError } from "../../../rpmsg/errors.ts";
-import type { MemoryWindow } from "../../../rpmsg/memory/guest-memory.ts";
+import type { MemoryRegion, MemoryWindow } from "../../../rpmsg/memory/guest-memory.ts";
 import { GuestMemory } from "../../../rpmsg/memory/guest-memory.ts";
 import { heapRegion } from "../../../rpmsg/memory/heap-memory.ts";
 import type { SendQueue, SendQueueEvents } from "../../../rpmsg/send-queue.ts";
@@ -41,28 +41,22 @@ export interface DriverOptions {
   indirect?: boolean;
 }
 
-/** The driver side, by hand: rings and buffers on the heap, and nothing done that the test does not ask for. */
-export class Driver {
+/** Both rings and their buffers, by hand, in the first window of a region. */
+export class DriverRings {
   readonly memory = new GuestMemory();
   readonly window: MemoryWindow;
   readonly rings: readonly [response: RingAddresses, request: RingAddresses];
   readonly response: DriverQueue;
   readonly request: DriverQueue;
-  /** Calls of the device, by queue. */
-  readonly calls = [0, 0];
-  readonly failures: { queue: number; code: string }[] = [];
-  readonly #device: RpmsgDevice;
-  readonly #setup: { memory: GuestMemory; size: number; indirect: boolean; eventIndex: boolean };
-  readonly #nameService: boolean;
+  protected readonly setup: { memory: GuestMemory; size: number; indirect: boolean; eventIndex: boolean };
   /** Pieces of the posted receive buffers, by head. */
   readonly #posted = new Map<number, { address: number; length: number }[]>();
-  #next = BASE;
+  #next: number;
 
-  constructor(device: RpmsgDevice, options: DriverOptions = {}) {
-    this.#device = device;
-    const region = heapRegion(BASE, MEMORY);
+  constructor(region: MemoryRegion, options: DriverOptions = {}) {
     this.memory.add(region);
     [this.window] = region.windows as [MemoryWindow];
+    this.#next = region.guestAddress;
     const size = options.size ?? 16;
     const sizes = ringSizes(size);
     const ring = (): RingAddresses => ({
@@ -71,50 +65,22 @@ export class Driver {
       used: this.allocate(sizes.used),
     });
     this.rings = [ring(), ring()];
-    this.#setup = {
+    this.setup = {
       memory: this.memory,
       size,
       indirect: options.indirect ?? false,
       eventIndex: options.eventIndex ?? false,
     };
-    this.response = new DriverQueue({ ...this.#setup, addresses: this.rings[RESPONSE_QUEUE] });
-    this.request = new DriverQueue({ ...this.#setup, addresses: this.rings[REQUEST_QUEUE] });
-    this.#nameService = options.nameService ?? true;
-  }
-
-  /** Starts the device at these positions, as SET_VRING_BASE and ENABLE do. */
-  start(bases: readonly [response: number, request: number] = [0, 0]): this {
-    const queue = (index: 0 | 1) =>
-      new DeviceQueue({ ...this.#setup, addresses: this.rings[index] }, bases[index]);
-    this.#device.start({
-      response: queue(RESPONSE_QUEUE),
-      request: queue(REQUEST_QUEUE),
-      nameService: this.#nameService,
-      call: (index) => {
-        this.calls[index] = (this.calls[index] ?? 0) + 1;
-      },
-      failed: (index, error: GuestError) => this.failures.push({ queue: index, code: error.code }),
-    });
-    return this;
-  }
-
-  /** Posts receive buffers, starts the device and kicks queue 0: what a Linux guest does. */
-  boot(buffers = 8, length = 512): this {
-    for (let i = 0; i < buffers; i++) this.post(length);
-    this.start();
-    this.kick(RESPONSE_QUEUE);
-    return this;
-  }
-
-  kick(queue: number): void {
-    this.#device.kicked(queue);
+    this.response = new DriverQueue({ ...this.setup, addresses: this.rings[RESPONSE_QUEUE] });
+    this.request = new DriverQueue({ ...this.setup, addresses: this.rings[REQUEST_QUEUE] });
   }
 
   /** Takes memory; aligned to 64 bytes, plus `shift`. */
   allocate(bytes: number, shift = 0): number {
     const address = this.#next + shift;
     this.#next += Math.ceil((bytes + shift) / 64) * 64;
-    if (this.#next > BASE + MEMORY) throw new RangeError("the test's memory is used up");
+    if (this.#next > this.window.guestAddress + this.window.size)
+      throw new RangeError("the test's memory is used up");
     return address;
   }
 
@@ -157,12 +123,6 @@ export class Driver {
     return all;
   }
 
-  /** Puts a message in queue 1 and kicks. */
-  send(src: number, dst: number, payload: Uint8Array | string = ""): void {
-    this.offer(src, dst, payload);
-    this.kick(REQUEST_QUEUE);
-  }
-
   /** Puts a message in queue 1 without a kick. */
   offer(src: number, dst: number, payload: Uint8Array | string = ""): void {
     this.offerBytes(message(src, dst, payload));
@@ -192,6 +152,55 @@ export class Driver {
   bytes(address: number, length: number): Buffer {
     const { u8, guestAddress } = this.window;
     return Buffer.from(u8.buffer, address - guestAddress, length);
+  }
+}
+
+/** The driver side with a device: memory on the heap, and nothing done that the test does not ask for. */
+export class Driver extends DriverRings {
+  /** Calls of the device, by queue. */
+  readonly calls = [0, 0];
+  readonly failures: { queue: number; code: string }[] = [];
+  readonly #device: RpmsgDevice;
+  readonly #nameService: boolean;
+
+  constructor(device: RpmsgDevice, options: DriverOptions = {}) {
+    super(heapRegion(BASE, MEMORY), options);
+    this.#device = device;
+    this.#nameService = options.nameService ?? true;
+  }
+
+  /** Starts the device at these positions, as SET_VRING_BASE and ENABLE do. */
+  start(bases: readonly [response: number, request: number] = [0, 0]): this {
+    const queue = (index: 0 | 1) =>
+      new DeviceQueue({ ...this.setup, addresses: this.rings[index] }, bases[index]);
+    this.#device.start({
+      response: queue(RESPONSE_QUEUE),
+      request: queue(REQUEST_QUEUE),
+      nameService: this.#nameService,
+      call: (index) => {
+        this.calls[index] = (this.calls[index] ?? 0) + 1;
+      },
+      failed: (index, error: GuestError) => this.failures.push({ queue: index, code: error.code }),
+    });
+    return this;
+  }
+
+  /** Posts receive buffers, starts the device and kicks queue 0: what a Linux guest does. */
+  boot(buffers = 8, length = 512): this {
+    for (let i = 0; i < buffers; i++) this.post(length);
+    this.start();
+    this.kick(RESPONSE_QUEUE);
+    return this;
+  }
+
+  kick(queue: number): void {
+    this.#device.kicked(queue);
+  }
+
+  /** Puts a message in queue 1 and kicks. */
+  send(src: number, dst: number, payload: Uint8Array | string = ""): void {
+    this.offer(src, dst, payload);
+    this.kick(REQUEST_QUEUE);
   }
 }
 

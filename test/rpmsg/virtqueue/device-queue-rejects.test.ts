@@ -15,7 +15,7 @@ const simple: RawDescriptor = { address: BUFFER, length: 16 };
 interface Rejection {
   name: string;
   code: GuestErrorCode;
-  arrange(ring: RawRing): void;
+  arrange: (ring: RawRing) => void;
   options?: RawRingOptions;
 }
 
@@ -53,7 +53,7 @@ const indexes: Rejection[] = [
   {
     name: "a next of size",
     code: "descriptor-index",
-    arrange(ring) {
+    arrange: (ring) => {
       ring.describe(0, { ...simple, flags: NEXT, next: SIZE });
       ring.offer(0);
     },
@@ -61,7 +61,7 @@ const indexes: Rejection[] = [
   {
     name: "a next of 65535",
     code: "descriptor-index",
-    arrange(ring) {
+    arrange: (ring) => {
       ring.describe(0, { ...simple, flags: NEXT, next: 0xffff });
       ring.offer(0);
     },
@@ -72,7 +72,7 @@ const loops: Rejection[] = [
   {
     name: "a descriptor that is its own next",
     code: "chain-too-long",
-    arrange(ring) {
+    arrange: (ring) => {
       ring.describe(3, { ...simple, flags: NEXT, next: 3 });
       ring.offer(3);
     },
@@ -80,7 +80,7 @@ const loops: Rejection[] = [
   {
     name: "an empty descriptor that is its own next",
     code: "chain-too-long",
-    arrange(ring) {
+    arrange: (ring) => {
       ring.describe(3, { address: 0, length: 0, flags: NEXT, next: 3 });
       ring.offer(3);
     },
@@ -88,7 +88,7 @@ const loops: Rejection[] = [
   {
     name: "a cycle of two",
     code: "chain-too-long",
-    arrange(ring) {
+    arrange: (ring) => {
       ring.describe(1, { ...simple, flags: NEXT, next: 2 });
       ring.describe(2, { ...simple, flags: NEXT, next: 1 });
       ring.offer(1);
@@ -97,7 +97,7 @@ const loops: Rejection[] = [
   {
     name: "a cycle behind a beginning, of writable ones",
     code: "chain-too-long",
-    arrange(ring) {
+    arrange: (ring) => {
       ring.describe(0, { ...simple, flags: NEXT, next: 1 });
       ring.describe(1, { ...simple, flags: NEXT | WRITE, next: 2 });
       ring.describe(2, { ...simple, flags: NEXT | WRITE, next: 1 });
@@ -143,7 +143,7 @@ const tables: Rejection[] = [
   {
     name: "INDIRECT with NEXT",
     code: "indirect-with-next",
-    arrange(ring) {
+    arrange: (ring) => {
       ring.table(TABLE, [simple]);
       ring.describe(0, { address: TABLE, length: 16, flags: INDIRECT | NEXT, next: 1 });
       ring.describe(1, simple);
@@ -189,7 +189,7 @@ const tables: Rejection[] = [
   {
     name: "an indirect table that leaves memory where its chain goes on",
     code: "descriptor-range",
-    arrange(ring) {
+    arrange: (ring) => {
       ring.table(END - 16, [{ ...simple, flags: NEXT, next: 1 }]);
       ring.chain([{ address: END - 16, length: 32, flags: INDIRECT }]);
     },

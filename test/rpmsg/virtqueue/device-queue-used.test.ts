@@ -80,15 +80,20 @@ describe("used elements of a device queue", () => {
     queue.fill(HEADER, new Uint8Array(8).fill(7), 0, 8);
     queue.complete(24);
     const steps: string[] = [];
-    const { load, store } = Atomics;
-    vi.spyOn(Atomics, "store").mockImplementation((array: Int32Array, index: number, value: number) => {
+    const { load, store } = Atomics as unknown as {
+      load: (array: Uint16Array, index: number) => number;
+      store: (array: Uint16Array, index: number, value: number) => number;
+    };
+    // The declared types are those of 64-bit integers, the last overload.
+    const spied = Atomics as unknown as Record<"load" | "store", (...values: never[]) => number>;
+    vi.spyOn(spied, "store").mockImplementation((array: Uint16Array, index: number, value: number) => {
       expect(ring.used(5)).toEqual({ id: 3, length: 24 });
       expect([...ring.at(ring.buffer(0), 24)]).toEqual([...HEADER_BYTES, 7, 7, 7, 7, 7, 7, 7, 7]);
       expect(ring.usedIndex).toBe(5);
       steps.push(`store ${value}`);
       return store(array, index, value);
     });
-    vi.spyOn(Atomics, "load").mockImplementation((array: Int32Array, index: number) => {
+    vi.spyOn(spied, "load").mockImplementation((array: Uint16Array, index: number) => {
       expect(ring.usedIndex).toBe(6);
       steps.push("load flags");
       return load(array, index);

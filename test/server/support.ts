@@ -1,0 +1,141 @@
+import { once } from "node:events";
+import { mkdtempSync, rmSync } from "node:fs";
+import type { AddressInfo } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { pino } from "pino";
+import { onTestFinished } from "vitest";
+import { WebSocket } from "ws";
+import type { ConfigInput, Endpoint, Guest } from "../../schemas/index.ts";
+import { Config, EndpointList } from "../../schemas/index.ts";
+import { buildApp } from "../../server/app.ts";
+import { Bridge } from "../../server/bridge.ts";
+
+/** A bridge that listens on a free port. */
+export interface RunningBridge {
+  readonly bridge: Bridge;
+  /** `http://127.0.0.1:PORT` */
+  readonly url: string;
+  endpoints(): Promise<Endpoint[]>;
+  guest(name: string): Promise<Guest>;
+  connect(path: string, protocols?: string[]): Promise<Client>;
+  close(): Promise<void>;
+}
+
+/** Starts a bridge; without a configuration, with the emulated guest `demo`. */
+export async function startBridge(input: ConfigInput = {}): Promise<RunningBridge> {
+  const config = Config.parse({ guests: { demo: { kind: "emulated" } }, ...input });
+  const bridge = new Bridge(config, pino({ level: "silent" }));
+  const app = buildApp(bridge);
+  await bridge.start();
+  await app.listen({ host: "127.0.0.1", port: 0 });
+  const url = `http://127.0.0.1:${(app.server.address() as AddressInfo).port}`;
+  const get = async (path: string): Promise<unknown> => (await fetch(url + path)).json();
+  return {
+    bridge,
+    url,
+    endpoints: async () => EndpointList.parse(await get("/api/v1/endpoints")).endpoints,
+    guest: async (name) => (await get(`/api/v1/guests/${name}`)) as Guest,
+    connect: (path, protocols) => Client.open(url.replace("http", "ws") + path, protocols),
+    async close() {
+      bridge.close();
+      await app.close();
+    },
+  };
+}
+
+/** As `startBridge`, closed at the end of the test. */
+export async function testBridge(input?: ConfigInput): Promise<RunningBridge> {
+  const running = await startBridge(input);
+  onTestFinished(() => running.close());
+  return running;
+}
+
+/** A directory for sockets, removed at the end of the test. */
+export function testDirectory(): string {
+  const directory = mkdtempSync(join(tmpdir(), "rpmsg-"));
+  onTestFinished(() => rmSync(directory, { recursive: true }));
+  return directory;
+}
+
+/** Waits until `probe` gives something, asked again after every turn of the event loop. */
+export async function eventually<T>(
+  what: string,
+  probe: () => T | undefined | Promise<T | undefined>,
+): Promise<T> {
+  const deadline = performance.now() + 15_000;
+  for (;;) {
+    const value = await probe();
+    if (value !== undefined) return value;
+    if (performance.now() > deadline) throw new Error(`did not happen: ${what}`);
+    await new Promise((resolve) => setImmediate(resolve));
+  }
+}
+
+/** A WebSocket client that keeps what it gets until it is asked for. */
+export class Client {
+  readonly socket: WebSocket;
+  readonly #messages: Buffer[] = [];
+  #wake: (() => void) | undefined;
+  /** Code and reason of the end. */
+  readonly closed: Promise<{ code: number; reason: string }>;
+
+  private constructor(socket: WebSocket) {
+    this.socket = socket;
+    socket.on("message", (data: Buffer) => {
+      this.#messages.push(data);
+      this.#wake?.();
+    });
+    socket.on("error", () => {});
+    this.closed = new Promise((resolve) => {
+      socket.once("close", (code, reason) => {
+        resolve({ code, reason: reason.toString() });
+        this.#wake?.();
+      });
+    });
+  }
+
+  /** Rejects with the status where the bridge refuses. */
+  static async open(url: string, protocols: string[] = []): Promise<Client> {
+    const socket = new WebSocket(url, protocols, { perMessageDeflate: false });
+    const client = new Client(socket);
+    await Promise.race([
+      once(socket, "open"),
+      client.closed.then(() => Promise.reject(new Error("closed before it was open"))),
+      once(socket, "unexpected-response").then(([, response]) =>
+        Promise.reject(new Error(`status ${(response as { statusCode: number }).statusCode}`)),
+      ),
+    ]);
+    return client;
+  }
+
+  send(data: string | Uint8Array): void {
+    this.socket.send(typeof data === "string" ? Buffer.from(data) : data);
+  }
+
+  get received(): number {
+    return this.#messages.length;
+  }
+
+  /** The next message; rejects when the connection ends first. */
+  async next(): Promise<Buffer> {
+    for (;;) {
+      const message = this.#messages.shift();
+      if (message !== undefined) return message;
+      if (this.socket.readyState === WebSocket.CLOSED) throw new Error("the connection has ended");
+      await new Promise<void>((resolve) => {
+        this.#wake = resolve;
+      });
+    }
+  }
+
+  /** The next message as text. */
+  async text(): Promise<string> {
+    return (await this.next()).toString();
+  }
+
+  async close(): Promise<void> {
+    this.socket.close();
+    await this.closed;
+  }
+}
