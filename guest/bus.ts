@@ -103,6 +103,7 @@ export class GuestBus {
 
   /** Makes an endpoint with a dynamic address and announces it. */
   announce(name: string, factory: ServiceFactory, address = this.#lowestFree()): void {
+    if (address === undefined) throw new RangeError("all addresses of the guest are in use");
     const endpoint = this.#create(name, address, ADDRESS_ANY, factory);
     endpoint.announced = true;
     this.#tell(endpoint, true);
@@ -163,7 +164,11 @@ export class GuestBus {
         return;
       }
       this.#current = undefined;
-      if (result === "lost") return;
+      if (result === "lost") {
+        // Linux leaves its loop here and waits for the next call (virtio_rpmsg_bus.c: rpmsg_recv_done).
+        queue.wantCalls(true);
+        return;
+      }
       this.#post(this.#receiveAddress[current.head] as number);
     }
     this.#schedulePoll();
@@ -306,10 +311,10 @@ export class GuestBus {
     endpoint.service.close?.();
   }
 
-  #lowestFree(): number {
+  #lowestFree(): number | undefined {
     const [first, last] = this.#profile.addresses;
     for (let address = first; address <= last; address++) if (!this.#endpoints.has(address)) return address;
-    throw new RangeError(`all addresses from ${first} to ${last} are in use`);
+    return undefined;
   }
 
   #tell(endpoint: Endpoint, created: boolean): void {
@@ -345,7 +350,10 @@ export class GuestBus {
       this.#speak(unbound);
       return;
     }
-    this.#speak(this.#create(name, this.#lowestFree(), dst, this.#options.serviceFor(name)));
+    const address = this.#lowestFree();
+    // Without an address there is no endpoint, and the host hears nothing of us (open-amp: rpmsg_create_ept fails).
+    if (address === undefined) return;
+    this.#speak(this.#create(name, address, dst, this.#options.serviceFor(name)));
   }
 
   /** The host learns our address from our first message: an empty one. */

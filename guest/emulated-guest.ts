@@ -34,7 +34,7 @@ export interface GuestLink {
   readonly nameService: boolean;
   readonly indirect: boolean;
   readonly eventIndex: boolean;
-  kick(queue: number): void;
+  readonly kick: (queue: number) => void;
 }
 
 /**

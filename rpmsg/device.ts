@@ -596,10 +596,9 @@ export class RpmsgDevice implements SendQueueDevice {
   #isResume(rings: RunningRings): boolean {
     if (this.#stoppedAt === undefined) return false;
     const [response, request] = this.#stoppedAt;
-    const same = (a: QueuePosition, b: QueuePosition) => a.base === b.base && a.used === b.used;
     return (
-      same(response, rings.response.position) &&
-      same(request, rings.request.position) &&
+      samePosition(response, rings.response.position) &&
+      samePosition(request, rings.request.position) &&
       (response.base !== 0 || request.base !== 0)
     );
   }
@@ -621,4 +620,8 @@ export class RpmsgDevice implements SendQueueDevice {
     this.#state = state;
     this.#events.onState?.(state);
   }
+}
+
+function samePosition(a: QueuePosition, b: QueuePosition): boolean {
+  return a.base === b.base && a.used === b.used;
 }

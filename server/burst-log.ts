@@ -3,6 +3,8 @@ import type { Logger } from "pino";
 /** Milliseconds in which the same event is one burst. */
 const BURST = 10_000;
 
+type Fields = Readonly<Record<string, string | number>>;
+
 /**
  * A log for what guests and clients cause: of a burst of the same event only the first is written, and at its end how
  * many there were. Nobody can fill a disk with it.
@@ -15,17 +17,17 @@ export class BurstLog {
     this.#logger = logger;
   }
 
-  info(event: string, fields: Record<string, unknown>): void {
+  info(event: string, fields: Fields): void {
     this.#write("info", event, fields);
   }
 
-  warn(event: string, fields: Record<string, unknown>): void {
+  warn(event: string, fields: Fields): void {
     this.#write("warn", event, fields);
   }
 
-  #write(level: "info" | "warn", event: string, fields: Record<string, unknown>): void {
+  #write(level: "info" | "warn", event: string, fields: Fields): void {
     // The fields that are from small sets tell events apart.
-    const key = `${event} ${String(fields["code"] ?? fields["state"] ?? "")}`;
+    const key = `${event} ${fields["code"] ?? fields["state"] ?? ""}`;
     const burst = this.#bursts.get(key);
     if (burst !== undefined) {
       burst.repeated++;

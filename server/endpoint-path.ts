@@ -3,8 +3,8 @@ import type { EndpointReference } from "./directory.ts";
 
 const PREFIX = "/ws/v1/";
 
-/** Characters that stand for themselves in a path (RFC 3986, 2.3) and mean nothing to us. */
-const PLAIN = /[A-Za-z0-9._-]/;
+/** All but the characters that stand for themselves in a path (RFC 3986, 2.3) and mean nothing to us. */
+const SPECIAL = /[^A-Za-z0-9._-]/g;
 
 /**
  * The path of an endpoint: `/ws/v1/{guest}/{name}`, `{name}@{address}` or `~{id}`. The name's bytes are
@@ -13,7 +13,7 @@ const PLAIN = /[A-Za-z0-9._-]/;
 export function endpointPath(guest: string, reference: EndpointReference): string {
   const base = `${PREFIX}${guest}/`;
   if (reference.id !== undefined) return `${base}~${reference.id}`;
-  const name = [...(reference.name ?? "")].map((char) => (PLAIN.test(char) ? char : percent(char))).join("");
+  const name = (reference.name ?? "").replaceAll(SPECIAL, percent);
   return reference.address === undefined ? base + name : `${base}${name}@${reference.address}`;
 }
 

@@ -7,17 +7,34 @@ const MOST_SESSIONS = 256;
 /** Bytes of output that wait for buffers. */
 const MOST_OUTPUT = 64 * 1024;
 
+interface Session {
+  /** What is typed of the line. */
+  line: string;
+  /** The key before: the two of a line's end, \r and \n, are one. */
+  last: string;
+}
+
 /**
  * A small line shell behind a terminal: it echoes what is typed, edits with backspace, and runs a line at its end.
  * As on a tty, output has no message boundaries: it is cut at the longest message.
  */
 export function tty(context: ServiceContext): Service {
-  const lines = new Map<number, string>();
+  const sessions = new Map<number, Session>();
   /** Output that found no buffer, in order. */
   const output: { dst: number; bytes: Buffer }[] = [];
   let waiting = 0;
   const started = performance.now();
 
+  const sessionOf = (src: number): Session => {
+    let session = sessions.get(src);
+    if (session === undefined) {
+      const [oldest] = sessions.keys();
+      if (sessions.size >= MOST_SESSIONS && oldest !== undefined) sessions.delete(oldest);
+      session = { line: "", last: "" };
+      sessions.set(src, session);
+    }
+    return session;
+  };
   const flush = (): boolean => {
     for (let first = output[0]; first !== undefined; first = output[0]) {
       if (!context.send(first.dst, first.bytes)) return false;
@@ -59,15 +76,14 @@ export function tty(context: ServiceContext): Service {
     onMessage(src, bytes, offset, length) {
       // Not before the last answer is out: the sender is held up, not the guest's memory filled.
       if (waiting > MOST_OUTPUT && !flush()) return false;
-      let line = lines.get(src) ?? "";
-      if (!lines.has(src) && lines.size >= MOST_SESSIONS) {
-        const [oldest] = lines.keys();
-        if (oldest !== undefined) lines.delete(oldest);
-      }
+      const session = sessionOf(src);
+      let { line } = session;
       let shown = "";
-      const typed = Buffer.from(bytes.subarray(offset, offset + length)).toString();
-      for (const [i, key] of [...typed].entries()) {
-        if (key === "\n" && typed[i - 1] === "\r") continue;
+      // Characters, not UTF-16 units: a backspace takes a whole one.
+      for (const key of Array.from(Buffer.from(bytes.subarray(offset, offset + length)).toString())) {
+        const second = key === "\n" && session.last === "\r";
+        session.last = key;
+        if (second) continue;
         if (key === "\r" || key === "\n") {
           shown += `\r\n${run(line)}${PROMPT}`;
           line = "";
@@ -76,19 +92,19 @@ export function tty(context: ServiceContext): Service {
           line = "";
         } else if (key === "\u007f" || key === "\b") {
           if (line !== "") shown += "\b \b";
-          line = [...line].slice(0, -1).join("");
+          line = Array.from(line).slice(0, -1).join("");
         } else if (key >= " " && line.length < LONGEST_LINE) {
           line += key;
           shown += key;
         }
       }
-      lines.set(src, line);
+      session.line = line;
       if (shown !== "") print(src, shown);
       return true;
     },
     onWritable: flush,
     close() {
-      lines.clear();
+      sessions.clear();
       output.length = 0;
       waiting = 0;
     },

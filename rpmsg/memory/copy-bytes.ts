@@ -1,5 +1,5 @@
 /** Up to this many bytes a loop is faster than the two objects that `set(subarray())` makes (see `npm run bench`). */
-const LOOP_LIMIT = 64;
+const LOOP_LIMIT = 32;
 
 /** Copies bytes between arrays that do not overlap. */
 export function copyBytes(

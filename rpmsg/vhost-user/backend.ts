@@ -526,6 +526,7 @@ export class VhostUserBackend {
 
   #resetDevice(): undefined {
     this.#running = false;
+    this.#status = 0;
     this.#device.reset();
     for (const vring of this.#vrings) vring.reset();
   }

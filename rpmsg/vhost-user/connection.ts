@@ -27,6 +27,9 @@ export interface ConnectionEvents {
 /** Replies that wait for a peer that does not read: more than that is no frontend. */
 const MAX_UNSENT = 64 * 1024;
 
+/** Descriptors that one message may bring, however many pieces it comes in (posix/unix-socket.ts bounds a piece). */
+const MAX_DESCRIPTORS = 64;
+
 /** Messages that are taken in one go, so that a peer that never stops leaves others their turn. */
 const TURN_BUDGET = 64;
 
@@ -141,6 +144,9 @@ export class VhostUserConnection {
         }
         if (got < 0) throw new SystemError("socket", `cannot receive: ${errnoName(got)}`);
         for (const fd of this.#arrived) this.#fds.push(fd);
+        if (this.#fds.length > MAX_DESCRIPTORS) {
+          throw new FrontendError("ancillary-truncated", "a message came with too many descriptors");
+        }
         if (got === 0) {
           if (this.#received > 0)
             throw new FrontendError("message-truncated", "the connection ended within a message");

@@ -45,12 +45,16 @@ export function listenTransport(
         retry = setTimeout(next, ACCEPT_RETRY);
         return;
       }
+      // It may be over before `serve` returns.
+      const use = { over: false };
       try {
-        current = serve(fd, () => {
+        const connection = serve(fd, () => {
+          use.over = true;
           current = undefined;
           // Not from within the closing of the old connection.
           setImmediate(next);
         });
+        if (!use.over) current = connection;
       } catch (error) {
         onError(error instanceof Error ? error : new Error(String(error)));
       }

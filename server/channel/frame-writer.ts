@@ -1,7 +1,7 @@
 import type { Duplex } from "node:stream";
 
 const SLAB = 65_536;
-const LOOP_LIMIT = 64;
+const LOOP_LIMIT = 32;
 const FIN_BINARY = 0x82;
 
 /**

@@ -18,7 +18,7 @@ interface ConnectFlags extends ChannelFlags {
 
 /** Talks to an endpoint: lines or, for terminals, keys. */
 export async function connect(endpoint: string, flags: ConnectFlags): Promise<void> {
-  const interactive = process.stdin.isTTY === true;
+  const interactive = process.stdin.isTTY;
   const raw =
     flags.raw ?? (interactive && /tty(@|$)/.test(endpoint) && flags.hex !== true && flags.json !== true);
   const socket = await openEndpoint(endpoint, flags);
@@ -61,21 +61,21 @@ async function lines(socket: WebSocket, flags: ConnectFlags): Promise<void> {
   }
   // What was asked by a pipe may still be answered.
   ended = true;
-  if (process.stdin.isTTY === true) socket.close(1000);
+  if (process.stdin.isTTY) socket.close(1000);
   else leave();
 }
 
 /** Every key goes to the guest as it is typed. */
 async function keys(socket: WebSocket): Promise<void> {
   const { stdin } = process;
-  if (stdin.isTTY === true) stdin.setRawMode(true);
+  if (stdin.isTTY) stdin.setRawMode(true);
   socket.on("message", (data: Buffer) => process.stdout.write(data));
   socket.once("close", () => stdin.pause());
   await new Promise<void>((resolve) => {
     socket.once("close", resolve);
     stdin.once("end", resolve);
     stdin.on("data", (data: Buffer) => {
-      const leave = stdin.isTTY === true ? data.indexOf(LEAVE) : -1;
+      const leave = stdin.isTTY ? data.indexOf(LEAVE) : -1;
       const bytes = leave === -1 ? data : data.subarray(0, leave);
       for (let at = 0; at < bytes.length; at += RAW_CHUNK) {
         socket.send(bytes.subarray(at, at + RAW_CHUNK), { binary: true });
@@ -83,7 +83,7 @@ async function keys(socket: WebSocket): Promise<void> {
       if (leave !== -1) resolve();
     });
   });
-  if (stdin.isTTY !== true && socket.readyState === socket.OPEN) {
+  if (!stdin.isTTY && socket.readyState === socket.OPEN) {
     let linger = setTimeout(() => socket.close(1000), LINGER);
     socket.on("message", () => {
       clearTimeout(linger);

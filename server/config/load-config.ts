@@ -53,7 +53,7 @@ function readFile(path: string): Tree {
     throw new ConfigError("config", `cannot read the file: ${(error as Error).message}`);
   }
   try {
-    return asRecord(parse(text) ?? {}, path) as Tree;
+    return asRecord(parse(text) ?? {}, path);
   } catch (error) {
     if (!(error instanceof YAMLParseError)) throw error;
     throw new ConfigError("config", `${path} is not YAML: ${error.message.split("\n")[0]}`);
@@ -61,18 +61,21 @@ function readFile(path: string): Tree {
 }
 
 function applyEnvironment(tree: Tree, environment: NodeJS.ProcessEnv): void {
-  const list = (text: string) =>
-    text
-      .split(",")
-      .map((each) => each.trim())
-      .filter((each) => each !== "");
   const { RPMSG_BRIDGE_LISTEN, RPMSG_BRIDGE_HOSTS, RPMSG_BRIDGE_ORIGINS, RPMSG_BRIDGE_LOG_LEVEL } =
     environment;
   if (RPMSG_BRIDGE_LISTEN !== undefined) tree.listen = RPMSG_BRIDGE_LISTEN;
-  if (RPMSG_BRIDGE_HOSTS !== undefined) tree.hosts = list(RPMSG_BRIDGE_HOSTS);
-  if (RPMSG_BRIDGE_ORIGINS !== undefined) tree.origins = list(RPMSG_BRIDGE_ORIGINS);
+  if (RPMSG_BRIDGE_HOSTS !== undefined) tree.hosts = listOf(RPMSG_BRIDGE_HOSTS);
+  if (RPMSG_BRIDGE_ORIGINS !== undefined) tree.origins = listOf(RPMSG_BRIDGE_ORIGINS);
   // The schema says which levels there are.
   if (RPMSG_BRIDGE_LOG_LEVEL !== undefined) tree.logLevel = RPMSG_BRIDGE_LOG_LEVEL as Config["logLevel"];
+}
+
+/** A list as environment variables have it: separated by commas. */
+function listOf(text: string): string[] {
+  return text
+    .split(",")
+    .map((each) => each.trim())
+    .filter((each) => each !== "");
 }
 
 function asRecord(value: unknown, key: string): Record<string, unknown> {

@@ -8,8 +8,8 @@ export interface GuestProcessOptions {
   mode: "connect" | "listen";
   profile: ProfileName;
   /** The guest is attached. */
-  onAttached(): void;
-  onError(error: Error): void;
+  readonly onAttached: () => void;
+  readonly onError: (error: Error) => void;
 }
 
 /**

@@ -8,7 +8,7 @@ const GUEST = 0x1_0000_0000;
 const USER = 0x7f00_0000_0000;
 
 /** Windows [0, 64) [48, 112) [96, 160) [144, 200) at GUEST, then 56 more bytes, a hole of 8, and 32 bytes. */
-function memory() {
+function pieces() {
   const memory = new GuestMemory();
   const windowed = windowedRegion(GUEST, USER, 200, 64, 16);
   const adjoining = heapRegion(GUEST + 200, 56, USER + 0x10000);
@@ -35,7 +35,7 @@ function present(offset: number, length: number): boolean {
 
 describe("translation of guest addresses", () => {
   it("finds the window that holds a range whole", () => {
-    const { memory: m, windowed, adjoining, behindHole } = memory();
+    const { memory: m, windowed, adjoining, behindHole } = pieces();
     expect(m.find(GUEST, 64)).toBe(windowOf(windowed, 0));
     expect(m.find(GUEST + 48, 64)).toBe(windowOf(windowed, 1));
     expect(m.find(GUEST + 60, 5)).toBe(windowOf(windowed, 1));
@@ -59,12 +59,12 @@ describe("translation of guest addresses", () => {
     ["has a negative length", 10, -1],
     ["has no length", 10, Number.NaN],
   ])("finds no window where a range %s", (_, offset, length) => {
-    const { memory: m } = memory();
+    const { memory: m } = pieces();
     expect(m.find(GUEST + offset, length)).toBeUndefined();
   });
 
   it.each([2 ** 53, 2 ** 63, 2 ** 64 - 1, Number.POSITIVE_INFINITY, -1])("finds nothing at %d", (at) => {
-    const { memory: m } = memory();
+    const { memory: m } = pieces();
     expect(m.find(at, 1)).toBeUndefined();
     expect(m.findLongest(at)).toBeUndefined();
     expect(m.findUser(at, 1)).toBeUndefined();
@@ -72,7 +72,7 @@ describe("translation of guest addresses", () => {
   });
 
   it("tells guest-physical from user addresses", () => {
-    const { memory: m, windowed, adjoining } = memory();
+    const { memory: m, windowed, adjoining } = pieces();
     expect(m.findUser(USER, 64)).toBe(windowOf(windowed, 0));
     expect(m.findUser(USER + 60, 40)).toBe(windowOf(windowed, 1));
     expect(m.findUser(USER + 0x10000, 56)).toBe(windowOf(adjoining));
@@ -85,7 +85,7 @@ describe("translation of guest addresses", () => {
   });
 
   it("finds the window with the most bytes from an address on", () => {
-    const { memory: m, windowed, adjoining } = memory();
+    const { memory: m, windowed, adjoining } = pieces();
     expect(m.findLongest(GUEST + 47)).toBe(windowOf(windowed, 0));
     expect(m.findLongest(GUEST + 48)).toBe(windowOf(windowed, 1));
     expect(m.findLongest(GUEST + 63)).toBe(windowOf(windowed, 1));
@@ -96,7 +96,7 @@ describe("translation of guest addresses", () => {
   });
 
   it("reads any range that is all in memory, across windows and regions, and says so when it is not", () => {
-    const { memory: m, bytes } = memory();
+    const { memory: m, bytes } = pieces();
     fc.assert(
       fc.property(fc.integer({ min: -4, max: 300 }), fc.nat(300), fc.nat(5), (offset, length, into) => {
         const target = new Uint8Array(length + into + 3).fill(0xee);
@@ -113,7 +113,7 @@ describe("translation of guest addresses", () => {
   });
 
   it("reads nothing from anywhere", () => {
-    const { memory: m } = memory();
+    const { memory: m } = pieces();
     expect(m.read(2 ** 63, new Uint8Array(), 0, 0)).toBe(true);
   });
 });

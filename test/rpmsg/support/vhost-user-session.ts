@@ -220,6 +220,11 @@ export class Session {
     expect(signalEventfd(fd ?? -1)).toBe(0);
   }
 
+  /** Leaves what the backend sends in the socket from now on. */
+  stopReading(): void {
+    this.#poller.remove(this.fd);
+  }
+
   /** Ends the frontend's side: what a crash does. */
   disconnect(): void {
     if (this.#own.has(this.fd)) return;

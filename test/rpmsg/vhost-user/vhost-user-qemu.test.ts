@@ -76,7 +76,7 @@ function driverOk(session: Session, bases: readonly number[], kicks: number[], c
     {
       send: `25000000 09000000 28000000 [ADD_MEM_REG] ${OK} [padding]
         00000040 00000000 [guest 0x40000000] 00001000 00000000 [1 MiB]
-        00003412 7f000000 [user 0x7f1234000000] ${OK} [file offset]`,
+        00000034 127f0000 [user 0x7f1234000000] ${OK} [file offset]`,
       fds: region,
       reply: `25000000 05000000 08000000 ${OK}`,
     },
@@ -133,7 +133,7 @@ function stopped(bases: readonly number[]): Step[] {
 }
 
 const REMOVE: Step = {
-  send: `26000000 09000000 28000000 [REM_MEM_REG] ${OK} 00000040 00000000 00001000 00000000 00003412 7f000000 ${OK}`,
+  send: `26000000 09000000 28000000 [REM_MEM_REG] ${OK} 00000040 00000000 00001000 00000000 00000034 127f0000 ${OK}`,
   reply: `26000000 05000000 08000000 ${OK}`,
 };
 

@@ -125,6 +125,13 @@ describe("what a device queue writes", () => {
   }[] = [
     { name: "one aligned buffer", parts: [[0, 64, WRITE]] },
     { name: "one that is just large enough", parts: [[0, 46, WRITE]] },
+    {
+      name: "the header and a part of the payload in the first buffer",
+      parts: [
+        [0, 40, WRITE],
+        [100, 64, WRITE],
+      ],
+    },
     { name: "one that is unaligned by 1", parts: [[1, 64, WRITE]] },
     { name: "one that is unaligned by 2", parts: [[2, 46, WRITE]] },
     {

@@ -89,6 +89,24 @@ describe("a buffer that crosses windows and regions", () => {
     expect(codeOf(() => ring.device().peek())).toBe("descriptor-range");
   });
 
+  it("is found before the region of the buffer that came before, and behind it", () => {
+    const { ring } = crossing();
+    const near = ring.buffer(0);
+    // One queue sees them all: it remembers the region of its last buffer.
+    const queue = ring.device();
+    for (const address of [far + 130, near, far + 20, far + 130, near]) {
+      ring.chain([
+        { address, length: 16, flags: WRITE },
+        { address: address + 16, length: 4, flags: WRITE },
+      ]);
+      expect(queue.peek()).toBe(true);
+      for (const { offset } of queue.segments.slice(0, 2)) expect(offset).toBeGreaterThanOrEqual(0);
+      const places = queue.segments.slice(0, 2).map(({ window, offset }) => window.guestAddress + offset);
+      expect(places).toEqual([address, address + 16]);
+      queue.complete(0);
+    }
+  });
+
   it("may hold an indirect table, an entry across the border", () => {
     const { ring, bytes } = crossing();
     const table = new RawRing();

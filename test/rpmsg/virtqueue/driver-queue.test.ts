@@ -125,6 +125,7 @@ describe("a driver queue", () => {
     const again = [queue.add(0x1000, 4, true), queue.add(0x1000, 4, true), queue.add(0x1000, 4, true)];
     for (const head of heads) if (head !== chain) expect(again).not.toContain(head);
     expect(new Set(again).size).toBe(3);
+    expect(again.every((head) => head >= 0 && head < 8)).toBe(true);
     expect(queue.add(0x1000, 4, true)).toBe(-1);
   });
 

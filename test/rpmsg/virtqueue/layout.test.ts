@@ -94,6 +94,13 @@ describe("a ring in memory", () => {
     expect(codeOf(() => mapRing({ ...setup({}), memory }))).toBe("ring-alignment");
   });
 
+  it("is refused where its place in the mapping is aligned, but its address is not", () => {
+    const memory = new GuestMemory();
+    memory.add(heapRegion(GUEST, 0x1000, USER + 8));
+    const addresses = { descriptors: USER + 0x108, available: USER + 0x188, used: USER + 0x208 };
+    expect(codeOf(() => mapRing({ ...setup(addresses), memory }))).toBe("ring-alignment");
+  });
+
   it.each([0, 3, 65536])("is refused with %d entries", (entries) => {
     expect(codeOf(() => mapRing(setup({}, entries)))).toBe("ring-size");
   });

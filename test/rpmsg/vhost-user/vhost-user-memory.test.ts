@@ -1,0 +1,219 @@
+import { describe, expect, test } from "vitest";
+import { createMemory } from "../../../rpmsg/posix/shared-memory.ts";
+import { request, statePayload } from "../../../rpmsg/vhost-user/messages.ts";
+import { titled, unsupported } from "../posix/support.ts";
+import { openEndpoint, texts, turns } from "../support/device-driver.ts";
+import {
+  GUEST_BASE,
+  MEMORY_SIZE,
+  slot,
+  table,
+  USER_BASE,
+  useSessions,
+} from "../support/vhost-user-session.ts";
+
+const WHOLE = { guest: GUEST_BASE, size: MEMORY_SIZE, user: USER_BASE, offset: 0 };
+const PAGE = 4096;
+
+describe.skipIf(unsupported !== undefined)(titled("vhost-user memory"), () => {
+  const open = useSessions();
+
+  describe("a region is refused", () => {
+    const tooBig = 2 ** 53;
+    test.each([
+      { name: "longer than its file", region: { ...WHOLE, size: MEMORY_SIZE + PAGE } },
+      { name: "beyond the end of its file", region: { ...WHOLE, offset: MEMORY_SIZE } },
+      { name: "empty", region: { ...WHOLE, size: 0 } },
+      { name: "at an offset that overflows", region: { ...WHOLE, size: PAGE, offset: tooBig - PAGE } },
+      { name: "at an unaligned offset", region: { ...WHOLE, size: PAGE, offset: 100 } },
+      { name: "at a guest address that overflows", region: { ...WHOLE, guest: tooBig - PAGE } },
+      { name: "at a user address that overflows", region: { ...WHOLE, user: tooBig - PAGE } },
+      { name: "of 2^53 bytes", region: { ...WHOLE, size: tooBig } },
+    ])("$name", async ({ region }) => {
+      const session = open();
+      await session.features();
+      const { fd } = session.guest.region;
+      expect(await session.tell(request.SET_MEM_TABLE, table([region]), [fd])).not.toBe(0);
+      expect(await session.tell(request.ADD_MEM_REG, slot(region), [fd])).not.toBe(0);
+      expect(session.refused).toHaveLength(2);
+      // The connection is as good as before.
+      await session.start();
+      expect(session.device.state).toBe("attached");
+    });
+
+    test.each([
+      {
+        name: "the same guest addresses",
+        other: { guest: GUEST_BASE + PAGE, user: USER_BASE + 2 * MEMORY_SIZE },
+      },
+      {
+        name: "the same user addresses",
+        other: { guest: GUEST_BASE + 2 * MEMORY_SIZE, user: USER_BASE - PAGE },
+      },
+    ])("with $name as another", async ({ other }) => {
+      const session = open();
+      await session.features();
+      const { fd } = session.guest.region;
+      const second = { ...other, size: 2 * PAGE, offset: 0 };
+      expect(await session.tell(request.SET_MEM_TABLE, table([WHOLE, second]), [fd, fd])).not.toBe(0);
+      expect(await session.tell(request.ADD_MEM_REG, slot(WHOLE), [fd])).toBe(0);
+      expect(await session.tell(request.ADD_MEM_REG, slot(second), [fd])).not.toBe(0);
+      expect(session.refused).toEqual(["memory-overlap", "memory-overlap"]);
+    });
+
+    test("in a file that is none of memory", async () => {
+      const session = open();
+      await session.features();
+      const fd = session.eventfd();
+      expect(await session.tell(request.SET_MEM_TABLE, table([WHOLE]), [fd])).not.toBe(0);
+    });
+  });
+
+  test.each([
+    { name: "fewer descriptors than regions", regions: 2, fds: 1 },
+    { name: "more descriptors than regions", regions: 1, fds: 2 },
+    { name: "no descriptor", regions: 1, fds: 0 },
+    { name: "nine regions", regions: 9, fds: 9 },
+  ])("a table with $name is refused", async ({ regions, fds }) => {
+    const session = open();
+    await session.features();
+    const all = Array.from({ length: regions }, (_, i) => ({
+      guest: GUEST_BASE + i * PAGE,
+      size: PAGE,
+      user: USER_BASE + i * PAGE,
+      offset: 0,
+    }));
+    const descriptors = Array.from({ length: fds }, () => session.guest.region.fd);
+    expect(await session.tell(request.SET_MEM_TABLE, table(all), descriptors)).not.toBe(0);
+    expect(session.refused).toHaveLength(1);
+  });
+
+  test("a count of regions that the payload does not hold is refused", async () => {
+    const session = open();
+    await session.features();
+    const payload = table([WHOLE]);
+    payload.writeUInt32LE(2, 0);
+    const { fd } = session.guest.region;
+    expect(await session.tell(request.SET_MEM_TABLE, payload, [fd, fd])).not.toBe(0);
+    payload.writeUInt32LE(0xffff_ffff, 0);
+    expect(await session.tell(request.SET_MEM_TABLE, payload, [fd])).not.toBe(0);
+  });
+
+  test("eight regions, each with its file", async () => {
+    const session = open();
+    await session.features();
+    const fds = Array.from({ length: 8 }, () => session.own(createMemory("eighth", PAGE)));
+    const regions = fds.map((_, i) => ({
+      guest: i * PAGE,
+      size: PAGE,
+      user: USER_BASE + i * PAGE,
+      offset: 0,
+    }));
+    expect(await session.tell(request.SET_MEM_TABLE, table(regions), fds)).toBe(0);
+    expect(await session.tell(request.SET_MEM_TABLE, ...session.memoryTable())).toBe(0);
+  });
+
+  test("64 memory slots and no more", async () => {
+    const session = open();
+    await session.features();
+    expect((await session.ask(request.GET_MAX_MEM_SLOTS)).readBigUInt64LE()).toBe(64n);
+    const { fd } = session.guest.region;
+    const nth = (i: number) =>
+      slot({ guest: i * PAGE, size: PAGE, user: USER_BASE + i * PAGE, offset: i * PAGE });
+    for (let i = 0; i < 64; i++) expect(await session.tell(request.ADD_MEM_REG, nth(i), [fd])).toBe(0);
+    expect(await session.tell(request.ADD_MEM_REG, nth(64), [fd])).not.toBe(0);
+    expect(await session.tell(request.REM_MEM_REG, nth(7))).toBe(0);
+    expect(await session.tell(request.ADD_MEM_REG, nth(64), [fd])).toBe(0);
+    expect(session.refused).toEqual(["memory-limit"]);
+  });
+
+  test("REM_MEM_REG closes a descriptor that comes with it, and refuses the unknown", async () => {
+    const session = open();
+    await session.features();
+    const { fd } = session.guest.region;
+    expect(await session.tell(request.ADD_MEM_REG, slot(WHOLE))).not.toBe(0);
+    expect(await session.tell(request.ADD_MEM_REG, slot(WHOLE), [fd])).toBe(0);
+    expect(await session.tell(request.REM_MEM_REG, slot({ ...WHOLE, size: PAGE }))).not.toBe(0);
+    expect(await session.tell(request.REM_MEM_REG, slot(WHOLE), [fd])).toBe(0);
+    expect(await session.tell(request.REM_MEM_REG, slot(WHOLE))).not.toBe(0);
+  });
+
+  test("rings outside memory: ENABLE is refused, and works when they are inside", async () => {
+    const session = open();
+    await session.features();
+    const half = { ...WHOLE, size: PAGE };
+    expect(await session.tell(request.SET_MEM_TABLE, table([half]), [session.guest.region.fd])).toBe(0);
+    for (const queue of [0, 1] as const) {
+      session.send(request.SET_VRING_NUM, statePayload(queue, 16));
+      const addresses = Buffer.from(session.addresses(queue));
+      addresses.writeBigUInt64LE(BigInt(USER_BASE + MEMORY_SIZE), 8);
+      session.send(request.SET_VRING_ADDR, addresses);
+      session.send(request.SET_VRING_KICK, Uint8Array.of(queue, 0, 0, 0, 0, 0, 0, 0), [session.eventfd()]);
+    }
+    expect(await session.tell(request.SET_VRING_ENABLE, statePayload(0, 1))).toBe(0);
+    expect(await session.tell(request.SET_VRING_ENABLE, statePayload(1, 1))).not.toBe(0);
+    expect(session.refused).toEqual(["ring-range"]);
+    expect(session.device.state).toBe("detached");
+    await session.start();
+    expect(session.device.state).toBe("attached");
+  });
+
+  describe("SET_MEM_TABLE while the device runs", () => {
+    test("the same memory mapped anew goes on where it was", async () => {
+      const session = open();
+      const { received } = openEndpoint(session.device, 1030);
+      await session.features();
+      const { kicks } = await session.start();
+      session.guest.offer(0x400, 1030, "one");
+      session.kick(kicks[1]);
+      await turns();
+      expect(await session.tell(request.SET_MEM_TABLE, ...session.memoryTable())).toBe(0);
+      session.guest.offer(0x400, 1030, "two");
+      session.kick(kicks[1]);
+      await turns();
+      expect(texts(received)).toEqual(["one", "two"]);
+      expect(session.device.generation).toBe(1);
+    });
+
+    test.each([
+      { name: "a table without the rings", bad: table([{ ...WHOLE, user: 0 }]), count: 1 },
+      { name: "an empty table", bad: table([]), count: 0 },
+      { name: "a bad table", bad: table([{ ...WHOLE, size: 2 * MEMORY_SIZE }]), count: 1 },
+    ])("$name resets the device, which can be set up again", async ({ bad, count }) => {
+      const session = open();
+      const { received } = openEndpoint(session.device, 1030);
+      await session.features();
+      await session.start();
+      session.guest.offer(0x400, 1030, "gone with its memory");
+      const fds = [session.guest.region.fd].slice(0, count);
+      expect(await session.tell(request.SET_MEM_TABLE, bad, fds)).not.toBe(0);
+      expect([session.device.state, session.device.generation]).toEqual(["detached", 2]);
+      expect(received).toEqual([]);
+      await session.start();
+      await turns();
+      expect(session.device.state).toBe("attached");
+      expect(received).toHaveLength(1);
+    });
+
+    test("removing a region with buffers in use costs the guest its queue, not the process", async () => {
+      const session = open();
+      await session.features();
+      const other = { guest: GUEST_BASE + MEMORY_SIZE, size: PAGE, user: USER_BASE + MEMORY_SIZE, offset: 0 };
+      const fd = session.own(createMemory("other", PAGE));
+      const { kicks } = await session.start();
+      expect(await session.tell(request.ADD_MEM_REG, slot(other), [fd])).toBe(0);
+      session.guest.request.add(other.guest, 16, false);
+      session.guest.request.publish();
+      session.kick(kicks[1]);
+      await turns();
+      expect(session.device.counters.unknownAddress).toBe(1);
+      expect(await session.tell(request.REM_MEM_REG, slot(other))).toBe(0);
+      session.guest.request.add(other.guest, 16, false);
+      session.guest.request.publish();
+      session.kick(kicks[1]);
+      await turns();
+      expect(session.device.counters.brokenQueues).toBe(1);
+      expect(session.isClosed).toBe(false);
+    });
+  });
+});

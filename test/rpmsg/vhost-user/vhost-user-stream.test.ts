@@ -1,0 +1,189 @@
+import { describe, expect, test } from "vitest";
+import { sendmsg } from "../../../rpmsg/posix/unix-socket.ts";
+import { request, statePayload, u64Payload } from "../../../rpmsg/vhost-user/messages.ts";
+import { titled, unsupported } from "../posix/support.ts";
+import { openEndpoint, texts, turns } from "../support/device-driver.ts";
+import type { Session } from "../support/vhost-user-session.ts";
+import { fdPayload, frame, useSessions } from "../support/vhost-user-session.ts";
+
+type Part = [bytes: Uint8Array, fds: number[]];
+
+/** A whole session with one message of the guest; without acknowledgements, so that nothing has to be waited for. */
+function messagesOf(session: Session): Part[] {
+  const [memory, memoryFds] = session.memoryTable();
+  const queue = (index: 0 | 1): Part[] => [
+    [frame(request.SET_VRING_CALL, fdPayload(index)), [session.eventfd()]],
+    [frame(request.SET_VRING_NUM, statePayload(index, 16)), []],
+    [frame(request.SET_VRING_BASE, statePayload(index, 0)), []],
+    [frame(request.SET_VRING_ADDR, session.addresses(index)), []],
+    [frame(request.SET_VRING_KICK, fdPayload(index)), [session.eventfd()]],
+    [frame(request.SET_VRING_CALL, fdPayload(index)), [session.eventfd()]],
+  ];
+  return [
+    [frame(request.GET_FEATURES), []],
+    [frame(request.SET_FEATURES, u64Payload(0x1_5000_0001n)), []],
+    [frame(request.GET_PROTOCOL_FEATURES), []],
+    [frame(request.SET_PROTOCOL_FEATURES, u64Payload(9n)), []],
+    [frame(request.SET_OWNER), []],
+    [frame(request.SET_MEM_TABLE, memory), memoryFds],
+    ...queue(0),
+    ...queue(1),
+    [frame(request.SET_VRING_ENABLE, statePayload(0, 1), 9), []],
+    [frame(request.SET_VRING_ENABLE, statePayload(1, 1), 9), []],
+    [frame(request.GET_QUEUE_NUM), []],
+  ];
+}
+
+async function outcomeOf(session: Session): Promise<unknown> {
+  const { received } = openEndpoint(session.device, 1030);
+  session.guest.offer(0x400, 1030, "hello");
+  await turns();
+  const replies: string[] = [];
+  while (session.repliesLeft > 0) {
+    const { id, payload } = await session.reply();
+    replies.push(`${id} ${payload.toString("hex")}`);
+  }
+  session.device.rescan();
+  const bases = session.device.stop();
+  return { replies, texts: texts(received), bases, closed: session.isClosed };
+}
+
+const EXPECTED = {
+  replies: [
+    "1 0100007001000000",
+    "15 29a2010000000000",
+    "18 0000000000000000",
+    "18 0000000000000000",
+    "17 0200000000000000",
+  ],
+  texts: ["hello"],
+  bases: [
+    { base: 0, used: 0 },
+    { base: 1, used: 1 },
+  ],
+  closed: false,
+};
+
+const LONGEST = 12 + 40;
+
+describe.skipIf(unsupported !== undefined)(titled("the byte stream"), () => {
+  const open = useSessions();
+
+  test.each(Array.from({ length: LONGEST - 1 }, (_, i) => i + 1))(
+    "each message cut after byte %i",
+    async (cut) => {
+      const session = open();
+      for (const [bytes, fds] of messagesOf(session)) {
+        session.sendBytes(bytes.subarray(0, cut), fds);
+        await turns(2);
+        if (cut < bytes.length) session.sendBytes(bytes.subarray(cut));
+        await turns(2);
+      }
+      expect(await outcomeOf(session)).toEqual(EXPECTED);
+    },
+  );
+
+  test("byte by byte", async () => {
+    const session = open();
+    for (const [bytes, fds] of messagesOf(session)) {
+      for (let i = 0; i < bytes.length; i++) {
+        session.sendBytes(bytes.subarray(i, i + 1), i === 0 ? fds : []);
+        await turns(1);
+      }
+    }
+    expect(await outcomeOf(session)).toEqual(EXPECTED);
+  });
+
+  test("all at once", async () => {
+    const session = open();
+    for (const [bytes, fds] of messagesOf(session)) session.sendBytes(bytes, fds);
+    expect(await outcomeOf(session)).toEqual(EXPECTED);
+  });
+
+  test("descriptors with the last byte of a message belong to it", async () => {
+    const session = open();
+    for (const [bytes, fds] of messagesOf(session)) {
+      session.sendBytes(bytes.subarray(0, -1));
+      session.sendBytes(bytes.subarray(-1), fds);
+    }
+    expect(await outcomeOf(session)).toEqual(EXPECTED);
+  });
+
+  test.each(Array.from({ length: 12 }, (_, i) => i + 1))(
+    "a header of %i bytes and a close",
+    async (length) => {
+      const session = open();
+      session.sendBytes(frame(request.SET_VRING_NUM, statePayload(0, 16)).subarray(0, length), [
+        session.eventfd(),
+      ]);
+      await turns();
+      session.disconnect();
+      expect(await session.closed).toMatchObject({ code: "message-truncated" });
+    },
+  );
+
+  test("a payload cut short and a close", async () => {
+    const session = open();
+    session.sendBytes(frame(request.SET_VRING_NUM, statePayload(0, 16)).subarray(0, 19));
+    session.disconnect();
+    expect(await session.closed).toMatchObject({ code: "message-truncated" });
+  });
+
+  test("a close in order", async () => {
+    const session = open();
+    await session.barrier();
+    session.disconnect();
+    expect(await session.closed).toBeUndefined();
+  });
+
+  test.each([65, 80, 81, 200, 253])("%i descriptors at once end the connection", async (count) => {
+    const session = open();
+    const fd = session.eventfd();
+    session.send(
+      request.SET_MEM_TABLE,
+      new Uint8Array(8),
+      Array.from({ length: count }, () => fd),
+    );
+    expect(await session.closed).toMatchObject({ code: "ancillary-truncated" });
+  });
+
+  test("descriptors with each byte of one message do not pile up", async () => {
+    const session = open();
+    const fds = Array.from({ length: 60 }, () => session.guest.region.fd);
+    const bytes = frame(request.SET_MEM_TABLE, new Uint8Array(264));
+    for (const byte of bytes.subarray(0, 20)) {
+      if (session.isClosed) break;
+      expect(sendmsg(session.fd, Uint8Array.of(byte), 0, 1, fds)).toBe(1);
+      await turns(1);
+    }
+    expect(await session.closed).toMatchObject({ code: "ancillary-truncated" });
+  });
+
+  test("a peer that never reads its replies is given up, one that reads late is not", async () => {
+    const session = open();
+    const bytes = Buffer.concat(Array.from({ length: 500 }, () => frame(request.GET_FEATURES)));
+    session.sendBytes(bytes);
+    for (let i = 0; i < 500; i++) await session.reply();
+    expect(session.isClosed).toBe(false);
+    const deaf = open();
+    deaf.stopReading();
+    for (let i = 0; i < 10_000 && !deaf.isClosed; i++) {
+      sendmsg(deaf.fd, bytes, 0, bytes.length);
+      await turns(1);
+    }
+    expect(await deaf.closed).toMatchObject({ code: "socket" });
+  });
+
+  test("a stream without end leaves others their turn", async () => {
+    const session = open();
+    const owners = Array.from({ length: 400 }, () => frame(request.SET_OWNER));
+    session.sendBytes(Buffer.concat([...owners, frame(request.SET_VRING_NUM, statePayload(0, 3))]));
+    let taken = 0;
+    while (!session.isClosed) {
+      await turns(1);
+      taken++;
+    }
+    expect(await session.closed).toMatchObject({ code: "ring-size" });
+    expect(taken).toBeGreaterThanOrEqual(400 / 64);
+  });
+});
