@@ -57,7 +57,7 @@ export async function benchDeviceQueue(size: number): Promise<QueueResult> {
     response.offerAll();
     const { queue } = response;
     for (let i = 0; queue.peek(); i++) {
-      queue.fill(header, out, i * BUFFER_SIZE, size);
+      queue.writeMessage(header, out, i * BUFFER_SIZE, size);
       queue.complete(HEADER_SIZE + size);
     }
     queue.publish();

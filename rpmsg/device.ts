@@ -343,7 +343,7 @@ export class RpmsgDevice implements SendQueueDevice {
     header[1] = dst;
     header[2] = 0;
     header[3] = length;
-    queue.fill(header, bytes, offset, length);
+    queue.writeMessage(header, bytes, offset, length);
     // Exactly what was written: Linux takes the length from here too (virtio_rpmsg_bus.c: rpmsg_recv_single).
     queue.complete(HEADER_SIZE + length);
     this.counters.messagesToGuest++;

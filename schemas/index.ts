@@ -1,7 +1,7 @@
 /** The contract with the outside. */
 export { ChannelQuery, closeCode, subprotocols } from "./channel.ts";
 export { type Announcement, Config, type ConfigInput, type GuestConfig, type Limits } from "./config.ts";
-export { Origin, parseAddress } from "./identity.ts";
+export { GuestName, Origin, parseAddress } from "./identity.ts";
 export {
   type Endpoint,
   type EndpointCounters,

@@ -1,4 +1,5 @@
 import { FrontendError } from "../errors.ts";
+import { copyBytes } from "./copy-bytes.ts";
 
 /**
  * A piece of guest memory as typed arrays over one ArrayBuffer of at most 1 GiB (a larger view aborts Node 20).
@@ -147,7 +148,7 @@ export class GuestMemory {
       if (window === undefined) return false;
       const offset = address - window.guestAddress;
       const part = Math.min(end - at, window.size - offset);
-      target.set(window.u8.subarray(offset, offset + part), at);
+      copyBytes(window.u8, offset, target, at, part);
       at += part;
       address += part;
     }

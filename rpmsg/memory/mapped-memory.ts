@@ -45,6 +45,7 @@ export function mappedRegion(
         `cannot map ${size} bytes at ${fileOffset}: ${errnoName(mapping)}`,
       );
     }
+    let open = true;
     return {
       fd,
       guestAddress,
@@ -54,6 +55,8 @@ export function mappedRegion(
         memoryWindow(guestAddress + offset, userAddress + offset, buffer),
       ),
       close() {
+        if (!open) return;
+        open = false;
         mapping.unmap();
         closeFd(fd);
       },

@@ -67,6 +67,7 @@ export class DeviceQueue {
   readonly #entry32 = new Uint32Array(this.#entry8.buffer);
 
   #current = false;
+  #writableSeen = false;
   #nextAvailable: number;
   /** The driver's idx as last read: entries before it need no barrier. */
   #seenAvailable: number;
@@ -128,6 +129,7 @@ export class DeviceQueue {
     this.writableLength = 0;
     this.segmentCount = 0;
     this.descriptorCount = 0;
+    this.#writableSeen = false;
     this.#walk(ring.descriptors, ring.descriptorBase, head);
     this.#current = true;
     return true;
@@ -188,7 +190,7 @@ export class DeviceQueue {
     for (let i = 0; i < this.readableCount && at < length; i++) {
       const { window, offset, length: bytes } = this.segments[i] as Segment;
       const part = Math.min(bytes, length - at);
-      target.set(window.u8.subarray(offset, offset + part), at);
+      copyBytes(window.u8, offset, target, at, part);
       at += part;
     }
   }
@@ -198,7 +200,7 @@ export class DeviceQueue {
    * must hold them. With `complete`, `publish` and `wantKicks` the only places that write guest memory.
    * @param header four 32-bit words
    */
-  fill(header: Uint32Array, source: Uint8Array, sourceOffset: number, length: number): void {
+  writeMessage(header: Uint32Array, source: Uint8Array, sourceOffset: number, length: number): void {
     const { window, offset, length: room } = this.segments[this.readableCount] as Segment;
     if (room < 16 + length || (offset & 3) !== 0) {
       this.#scatter(0, new Uint8Array(header.buffer, header.byteOffset, 16), 0, 16);
@@ -226,7 +228,7 @@ export class DeviceQueue {
         continue;
       }
       const part = Math.min(bytes - skip, end - from);
-      window.u8.set(source.subarray(from, from + part), offset + skip);
+      copyBytes(source, from, window.u8, offset + skip, part);
       from += part;
       skip = 0;
     }
@@ -307,9 +309,10 @@ export class DeviceQueue {
       throw new GuestError("chain-too-long", `a chain has more than ${this.size} descriptors`);
     }
     if (writable) {
+      this.#writableSeen = true;
       this.writableLength += length;
     } else {
-      if (this.writableLength > 0 || this.segmentCount > this.readableCount) {
+      if (this.#writableSeen) {
         throw new GuestError("descriptor-order", "a readable descriptor follows a writable one");
       }
       this.readableLength += length;

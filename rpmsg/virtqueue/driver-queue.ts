@@ -112,6 +112,9 @@ export class DriverQueue {
    */
   addIndirect(buffers: readonly Buffer[], window: MemoryWindow, table: number): number {
     if (!this.#indirect) throw new RangeError("indirect descriptors were not negotiated");
+    if (buffers.length === 0 || buffers.length > this.size) {
+      throw new RangeError("a chain has 1 to as many buffers as the queue has entries");
+    }
     if (this.free === 0) return -1;
     const view = new DataView(window.u8.buffer, window.u8.byteOffset + table - window.guestAddress);
     let writable = 0;

@@ -1,6 +1,9 @@
 import type { Duplex } from "node:stream";
 
-const SLAB = 65_536;
+/** Holds what a turn brings for most clients. */
+const SLAB = 16_384;
+/** Slabs that are kept for the next turn. */
+const MOST_SPARE = 256;
 const LOOP_LIMIT = 32;
 const FIN_BINARY = 0x82;
 
@@ -10,8 +13,8 @@ const FIN_BINARY = 0x82;
  */
 export class FlushTurn {
   readonly #dirty: FrameWriter[] = [];
-  /** A slab that nobody uses at the moment: idle connections hold none. */
-  #spare: Buffer | undefined;
+  /** Slabs that nobody uses at the moment: idle connections hold none. */
+  readonly #spare: Buffer[] = [];
   #scheduled = false;
 
   add(writer: FrameWriter): void {
@@ -22,13 +25,11 @@ export class FlushTurn {
   }
 
   takeSlab(): Buffer {
-    const slab = this.#spare ?? Buffer.allocUnsafeSlow(SLAB);
-    this.#spare = undefined;
-    return slab;
+    return this.#spare.pop() ?? Buffer.allocUnsafeSlow(SLAB);
   }
 
   giveSlab(slab: Buffer): void {
-    this.#spare = slab;
+    if (this.#spare.length < MOST_SPARE) this.#spare.push(slab);
   }
 
   #flush(): void {

@@ -1,4 +1,4 @@
-import { parseAddress } from "../../schemas/index.ts";
+import { GuestName, parseAddress } from "../../schemas/index.ts";
 import { ConfigError } from "./config-error.ts";
 
 /**
@@ -12,6 +12,8 @@ export function parseGuestFlag(text: string): { name: string; guest: Record<stri
   if (name === undefined || kind === undefined) {
     throw new ConfigError("--guest", `want NAME=KIND[:PATH][,key=value...], not "${text}"`);
   }
+  if (!GuestName.safeParse(name).success)
+    throw new ConfigError("--guest", `"${name}" cannot be a guest's name`);
   const guest: Record<string, unknown> = { kind };
   if (path !== undefined) guest["path"] = path;
   for (const setting of settings) {

@@ -9,7 +9,7 @@ const PROFILES: ProfileName[] = ["linux", "openamp", "rpmsg-lite"];
 async function open(
   service: string,
   profile: ProfileName = "linux",
-): Promise<{ host: Host; client: Client; close(): void }> {
+): Promise<{ host: Host; client: Client; close: () => void }> {
   const { host, link } = await bootInProcess(profile);
   return { host, client: host.open({ peer: host.addressOf(service) }), close: () => link.close() };
 }

@@ -164,7 +164,7 @@ export class RawHost {
   ): boolean {
     expect(this.#response.peek()).toBe(true);
     const bytes = Buffer.from(payload);
-    this.#response.fill(Uint32Array.of(src, dst, 0, lie.len ?? bytes.length), bytes, 0, bytes.length);
+    this.#response.writeMessage(Uint32Array.of(src, dst, 0, lie.len ?? bytes.length), bytes, 0, bytes.length);
     this.#response.complete(lie.used ?? 16 + bytes.length);
     const called = this.#response.publish();
     if (called) this.guest.called();

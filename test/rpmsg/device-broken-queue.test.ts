@@ -1,6 +1,7 @@
 import { describe, expect, test } from "vitest";
 import { REQUEST_QUEUE, RESPONSE_QUEUE, RpmsgDevice } from "../../rpmsg/device.ts";
-import { Driver, openEndpoint, openSender, texts, turns } from "./support/device-driver.ts";
+import { Driver, turns } from "./support/device-driver.ts";
+import { openEndpoint, openSender, texts } from "./support/device-endpoints.ts";
 
 function boot() {
   const errors: string[] = [];

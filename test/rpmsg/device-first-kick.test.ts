@@ -1,6 +1,7 @@
 import { expect, test } from "vitest";
 import { REQUEST_QUEUE, RESPONSE_QUEUE, RpmsgDevice } from "../../rpmsg/device.ts";
-import { Driver, openEndpoint, openSender, texts, turns } from "./support/device-driver.ts";
+import { Driver, turns } from "./support/device-driver.ts";
+import { openEndpoint, openSender, texts } from "./support/device-endpoints.ts";
 
 // Buffers are visible before the driver listens: what is sent then is lost ("msg received with no recipient").
 

@@ -1,6 +1,7 @@
 import { describe, expect, test } from "vitest";
 import { RESPONSE_QUEUE, RpmsgDevice } from "../../rpmsg/device.ts";
-import { Driver, nameServiceMessage, openEndpoint, openSender, turns } from "./support/device-driver.ts";
+import { Driver, nameServiceMessage, turns } from "./support/device-driver.ts";
+import { openEndpoint, openSender } from "./support/device-endpoints.ts";
 
 const DESTROY = 1;
 
@@ -20,7 +21,7 @@ function boot(options: { nameService?: boolean; limit?: number } = {}) {
 }
 
 /** What the guest was told, as `+name@address` and `-name@address`. */
-function told(driver: Driver): string[] {
+function toldTo(driver: Driver): string[] {
   return driver.receiveAll().map(({ src, dst, payload }) => {
     expect([src, dst, payload.length]).toEqual([53, 53, 40]);
     const name = payload.toString("latin1", 0, 32).replace(/\0.*$/s, "");
@@ -122,7 +123,7 @@ describe("down: what the host announces", () => {
     driver.boot();
     device.announce("late", 1031);
     await turns();
-    expect(told(driver)).toEqual(["+early@1030", "+late@1031"]);
+    expect(toldTo(driver)).toEqual(["+early@1030", "+late@1031"]);
     expect(heard).toEqual(["early told", "late told"]);
   });
 
@@ -145,7 +146,7 @@ describe("down: what the host announces", () => {
     expect(heard).toEqual(["service 0 told", "service 1 told"]);
     for (let i = 0; i < 3; i++) driver.post(512);
     driver.kick(RESPONSE_QUEUE);
-    expect(told(driver)).toEqual([0, 1, 2, 3, 4].map((i) => `+service ${i}@${2000 + i}`));
+    expect(toldTo(driver)).toEqual([0, 1, 2, 3, 4].map((i) => `+service ${i}@${2000 + i}`));
     expect(heard).toHaveLength(5);
   });
 
@@ -157,7 +158,7 @@ describe("down: what the host announces", () => {
     driver.post(512);
     driver.kick(RESPONSE_QUEUE);
     await turns();
-    expect(told(driver)).toEqual(["+brief@1030", "-brief@1030"]);
+    expect(toldTo(driver)).toEqual(["+brief@1030", "-brief@1030"]);
   });
 
   test("what is withdrawn before the guest listens is never told, nor is it after a reset", async () => {
@@ -168,11 +169,11 @@ describe("down: what the host announces", () => {
     device.withdraw(gone);
     device.withdraw(gone);
     await turns();
-    expect(told(driver)).toEqual(["+gone@1031", "-gone@1031"]);
+    expect(toldTo(driver)).toEqual(["+gone@1031", "-gone@1031"]);
     device.reset();
     const second = new Driver(device).boot();
     await turns();
-    expect(told(second)).toEqual([]);
+    expect(toldTo(second)).toEqual([]);
   });
 
   test("after a reset all are told again, those that waited only once", async () => {
@@ -185,7 +186,7 @@ describe("down: what the host announces", () => {
     expect(heard).toEqual(["one told", "reset 2", "one not told"]);
     const second = new Driver(device).boot();
     await turns();
-    expect(told(second)).toEqual(["+one@1", "+two@2"]);
+    expect(toldTo(second)).toEqual(["+one@1", "+two@2"]);
   });
 
   test("without the feature nothing is sent to 53, neither create nor destroy", async () => {

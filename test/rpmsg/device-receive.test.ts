@@ -1,7 +1,8 @@
 import { describe, expect, test } from "vitest";
 import { REQUEST_QUEUE, RpmsgDevice } from "../../rpmsg/device.ts";
-import type { Received } from "./support/device-driver.ts";
-import { Driver, message, nameServiceMessage, openEndpoint } from "./support/device-driver.ts";
+import { Driver, message, nameServiceMessage } from "./support/device-driver.ts";
+import type { Received } from "./support/device-endpoints.ts";
+import { openEndpoint } from "./support/device-endpoints.ts";
 
 const PEER = 0x400;
 const LOCAL = 1030;

@@ -1,6 +1,7 @@
 import { describe, expect, test } from "vitest";
 import { RESPONSE_QUEUE, RpmsgDevice } from "../../rpmsg/device.ts";
-import { Driver, openEndpoint, openSender, turns } from "./support/device-driver.ts";
+import { Driver, turns } from "./support/device-driver.ts";
+import { openEndpoint, openSender } from "./support/device-endpoints.ts";
 
 function boot(buffers: number) {
   const device = new RpmsgDevice();

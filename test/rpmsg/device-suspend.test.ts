@@ -1,13 +1,7 @@
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import { RESPONSE_QUEUE, RpmsgDevice } from "../../rpmsg/device.ts";
-import {
-  Driver,
-  nameServiceMessage,
-  openEndpoint,
-  openSender,
-  texts,
-  turns,
-} from "./support/device-driver.ts";
+import { Driver, nameServiceMessage, turns } from "./support/device-driver.ts";
+import { openEndpoint, openSender, texts } from "./support/device-endpoints.ts";
 
 beforeEach(() => {
   vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout", "performance"] });

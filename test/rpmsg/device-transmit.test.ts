@@ -1,6 +1,7 @@
 import { describe, expect, test } from "vitest";
 import { RpmsgDevice } from "../../rpmsg/device.ts";
-import { Driver, openEndpoint, openSender, turns, UNTOUCHED } from "./support/device-driver.ts";
+import { Driver, turns, UNTOUCHED } from "./support/device-driver.ts";
+import { openEndpoint, openSender } from "./support/device-endpoints.ts";
 
 function boot(...buffers: number[][]) {
   const device = new RpmsgDevice();

@@ -1,7 +1,8 @@
 import { setImmediate as nextTurn } from "node:timers/promises";
 import { describe, expect, test } from "vitest";
 import { REQUEST_QUEUE, RpmsgDevice } from "../../rpmsg/device.ts";
-import { Driver, message, openEndpoint, openSender, texts, turns } from "./support/device-driver.ts";
+import { Driver, message, turns } from "./support/device-driver.ts";
+import { openEndpoint, openSender, texts } from "./support/device-endpoints.ts";
 
 const COUNT = 4096;
 

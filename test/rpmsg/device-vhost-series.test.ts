@@ -1,15 +1,8 @@
 import { describe, expect, test } from "vitest";
 import { REQUEST_QUEUE, RESPONSE_QUEUE, RpmsgDevice } from "../../rpmsg/device.ts";
 import type { HostAnnouncement } from "../../rpmsg/name-service.ts";
-import {
-  Driver,
-  message,
-  nameServiceMessage,
-  openEndpoint,
-  openSender,
-  texts,
-  turns,
-} from "./support/device-driver.ts";
+import { Driver, message, nameServiceMessage, turns } from "./support/device-driver.ts";
+import { openEndpoint, openSender, texts } from "./support/device-endpoints.ts";
 
 // The mistakes of the "vhost: add an RPMsg API" series, one test each.
 describe.each([{ eventIndex: false }, { eventIndex: true }])("not repeated, with %o", ({ eventIndex }) => {

@@ -147,7 +147,7 @@ export class QueuePair {
     if (written > 0) {
       const header = Uint32Array.of(++this.#serial, 0xffff_ffff, 0x80000000, 0x01020304);
       const payload = Uint8Array.from({ length: written - 16 }, (_, i) => i ^ this.#serial);
-      this.#device.fill(header, payload, 0, written - 16);
+      this.#device.writeMessage(header, payload, 0, written - 16);
       chain.written = [...new Uint8Array(header.buffer), ...payload];
     }
     this.#device.complete(written);

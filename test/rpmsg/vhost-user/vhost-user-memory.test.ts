@@ -2,15 +2,10 @@ import { describe, expect, test } from "vitest";
 import { createMemory } from "../../../rpmsg/posix/shared-memory.ts";
 import { request, statePayload } from "../../../rpmsg/vhost-user/messages.ts";
 import { titled, unsupported } from "../posix/support.ts";
-import { openEndpoint, texts, turns } from "../support/device-driver.ts";
-import {
-  GUEST_BASE,
-  MEMORY_SIZE,
-  slot,
-  table,
-  USER_BASE,
-  useSessions,
-} from "../support/vhost-user-session.ts";
+import { turns } from "../support/device-driver.ts";
+import { openEndpoint, texts } from "../support/device-endpoints.ts";
+import { slot, table } from "../support/vhost-user-frames.ts";
+import { GUEST_BASE, MEMORY_SIZE, USER_BASE, useSessions } from "../support/vhost-user-session.ts";
 
 const WHOLE = { guest: GUEST_BASE, size: MEMORY_SIZE, user: USER_BASE, offset: 0 };
 const PAGE = 4096;

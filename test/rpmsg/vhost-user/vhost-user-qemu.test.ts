@@ -2,7 +2,8 @@ import { describe, expect, test } from "vitest";
 import { RpmsgDevice } from "../../../rpmsg/device.ts";
 import { drainEventfd, signalEventfd } from "../../../rpmsg/posix/eventfd.ts";
 import { titled, unsupported } from "../posix/support.ts";
-import { message, nameServiceMessage, openEndpoint, texts, turns } from "../support/device-driver.ts";
+import { message, nameServiceMessage, turns } from "../support/device-driver.ts";
+import { openEndpoint, texts } from "../support/device-endpoints.ts";
 import type { Session } from "../support/vhost-user-session.ts";
 import { useSessions } from "../support/vhost-user-session.ts";
 

@@ -4,9 +4,11 @@ import { describe, expect, test } from "vitest";
 import { drainEventfd } from "../../../rpmsg/posix/eventfd.ts";
 import { request, statePayload, u64Payload } from "../../../rpmsg/vhost-user/messages.ts";
 import { titled, unsupported } from "../posix/support.ts";
-import { openEndpoint, texts, turns } from "../support/device-driver.ts";
+import { turns } from "../support/device-driver.ts";
+import { openEndpoint, texts } from "../support/device-endpoints.ts";
+import { fdPayload, frame, slot } from "../support/vhost-user-frames.ts";
 import type { Session } from "../support/vhost-user-session.ts";
-import { fdPayload, frame, slot, useSessions } from "../support/vhost-user-session.ts";
+import { useSessions } from "../support/vhost-user-session.ts";
 
 interface Bad {
   name: string;

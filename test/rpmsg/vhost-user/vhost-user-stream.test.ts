@@ -2,9 +2,11 @@ import { describe, expect, test } from "vitest";
 import { sendmsg } from "../../../rpmsg/posix/unix-socket.ts";
 import { request, statePayload, u64Payload } from "../../../rpmsg/vhost-user/messages.ts";
 import { titled, unsupported } from "../posix/support.ts";
-import { openEndpoint, texts, turns } from "../support/device-driver.ts";
+import { turns } from "../support/device-driver.ts";
+import { openEndpoint, texts } from "../support/device-endpoints.ts";
+import { fdPayload, frame } from "../support/vhost-user-frames.ts";
 import type { Session } from "../support/vhost-user-session.ts";
-import { fdPayload, frame, useSessions } from "../support/vhost-user-session.ts";
+import { useSessions } from "../support/vhost-user-session.ts";
 
 type Part = [bytes: Uint8Array, fds: number[]];
 

@@ -5,9 +5,11 @@ import { createEventfd } from "../../../rpmsg/posix/eventfd.ts";
 import { Poller } from "../../../rpmsg/posix/poller.ts";
 import { closeFd, sendmsg, socketPair } from "../../../rpmsg/posix/unix-socket.ts";
 import { descriptorCount, titled, unsupported } from "../posix/support.ts";
-import { openEndpoint, texts, turns } from "../support/device-driver.ts";
+import { turns } from "../support/device-driver.ts";
+import { openEndpoint, texts } from "../support/device-endpoints.ts";
+import { frame } from "../support/vhost-user-frames.ts";
 import type { SessionOptions } from "../support/vhost-user-session.ts";
-import { frame, Session, useSessions } from "../support/vhost-user-session.ts";
+import { Session, useSessions } from "../support/vhost-user-session.ts";
 
 /** A message with any contents; most have a known request, and numbers that could be queues, sizes and addresses. */
 const anyMessage = fc.record({

@@ -2,16 +2,11 @@ import { describe, expect, test } from "vitest";
 import { closeFd, recvmsg, socketPair } from "../../../rpmsg/posix/unix-socket.ts";
 import { request, statePayload, u64Payload } from "../../../rpmsg/vhost-user/messages.ts";
 import { titled, unsupported } from "../posix/support.ts";
-import { openEndpoint, texts, turns } from "../support/device-driver.ts";
+import { turns } from "../support/device-driver.ts";
+import { openEndpoint, texts } from "../support/device-endpoints.ts";
+import { fdPayload, table } from "../support/vhost-user-frames.ts";
 import type { Session } from "../support/vhost-user-session.ts";
-import {
-  fdPayload,
-  GUEST_BASE,
-  MEMORY_SIZE,
-  table,
-  USER_BASE,
-  useSessions,
-} from "../support/vhost-user-session.ts";
+import { GUEST_BASE, MEMORY_SIZE, USER_BASE, useSessions } from "../support/vhost-user-session.ts";
 
 /** Calls that a socketpair got: 8 bytes each, the value 1. */
 function callsOf(fd: number): number {

@@ -97,7 +97,7 @@ describe("a device queue after a change of the memory regions", () => {
     expect(() => queue.complete(0)).toThrow(RangeError);
     expect(queue.peek()).toBe(true);
     expect(queue.head).toBe(1);
-    queue.fill(Uint32Array.of(1, 2, 3, 4), Uint8Array.of(5), 0, 1);
+    queue.writeMessage(Uint32Array.of(1, 2, 3, 4), Uint8Array.of(5), 0, 1);
     queue.complete(17);
     queue.publish();
     queue.wantKicks(false);

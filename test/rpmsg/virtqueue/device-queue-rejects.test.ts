@@ -244,6 +244,11 @@ const orders: Rejection[] = [
       ]),
   },
   {
+    name: "a readable descriptor after an empty writable one",
+    code: "descriptor-order",
+    arrange: (ring) => ring.chain([{ address: 0, length: 0, flags: WRITE }, simple]),
+  },
+  {
     name: "the same in an indirect table",
     code: "descriptor-order",
     arrange: (ring) => indirect(ring, [{ ...simple, flags: WRITE | NEXT, next: 1 }, simple]),

@@ -77,7 +77,7 @@ describe("used elements of a device queue", () => {
     ring.describe(3, { address: ring.buffer(0), length: 64, flags: WRITE });
     ring.offer(3);
     queue.peek();
-    queue.fill(HEADER, new Uint8Array(8).fill(7), 0, 8);
+    queue.writeMessage(HEADER, new Uint8Array(8).fill(7), 0, 8);
     queue.complete(24);
     const steps: string[] = [];
     const { load, store } = Atomics as unknown as {
@@ -190,7 +190,7 @@ describe("what a device queue writes", () => {
     const before = ring.bytes.slice();
     expect(queue.peek()).toBe(true);
     const source = Uint8Array.from({ length: 34 }, (_, i) => i + 1);
-    queue.fill(HEADER, source, 2, 30);
+    queue.writeMessage(HEADER, source, 2, 30);
     queue.complete(46);
     queue.publish();
     queue.wantKicks(false);
@@ -213,7 +213,7 @@ describe("what a device queue writes", () => {
     ring.chain([{ address: ring.buffer(offset), length: 16, flags: WRITE }]);
     const queue = ring.device();
     queue.peek();
-    queue.fill(HEADER, new Uint8Array(), 0, 0);
+    queue.writeMessage(HEADER, new Uint8Array(), 0, 0);
     expect([...ring.at(ring.buffer(offset), 17)]).toEqual([...HEADER_BYTES, CANARY]);
   });
 

@@ -66,7 +66,7 @@ describe("a buffer that crosses windows and regions", () => {
       expect(queue.peek()).toBe(true);
       expect(queue.writableLength).toBe(length);
       const source = Buffer.alloc(length - 16 + 5, 0x70);
-      queue.fill(Uint32Array.of(1, 2, 3, 4), source, 5, length - 16);
+      queue.writeMessage(Uint32Array.of(1, 2, 3, 4), source, 5, length - 16);
       const header = "\x01\0\0\0\x02\0\0\0\x03\0\0\0\x04\0\0\0";
       const written = header + "p".repeat(length - 16);
       expect(all()).toBe(blank.slice(0, from) + written + blank.slice(from + length));
