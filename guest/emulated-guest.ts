@@ -20,7 +20,7 @@ import { source } from "./services/source.ts";
 import { tty } from "./services/tty.ts";
 
 /** The services that an emulated guest announces unless it is told otherwise. */
-export const demoServices: Readonly<Record<string, ServiceFactory>> = { echo, tty, sensor, source, sink };
+const demoServices: Readonly<Record<string, ServiceFactory>> = { echo, tty, sensor, source, sink };
 
 export interface EmulatedGuestOptions {
   profile?: ProfileName;

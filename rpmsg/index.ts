@@ -1,17 +1,7 @@
 /** The vhost RPMsg core: the device side of virtio-rpmsg, and what an emulated guest needs of the driver side. */
-export {
-  type DeviceCounters,
-  type DeviceEvents,
-  type DeviceOptions,
-  type DeviceState,
-  REQUEST_QUEUE,
-  RESPONSE_QUEUE,
-  RPMSG_F_BUFSZ,
-  RPMSG_F_NS,
-  RpmsgDevice,
-} from "./device.ts";
+export { REQUEST_QUEUE, RESPONSE_QUEUE, RPMSG_F_NS, RpmsgDevice } from "./device.ts";
 export type { Endpoint } from "./endpoint.ts";
-export { CodedError, type ErrorCode, GuestError, RpmsgError, SystemError } from "./errors.ts";
+export { CodedError, GuestError, RpmsgError, SystemError } from "./errors.ts";
 export { copyBytes } from "./memory/copy-bytes.ts";
 export { GuestMemory, type MemoryWindow } from "./memory/guest-memory.ts";
 export { heapRegion } from "./memory/heap-memory.ts";
@@ -21,15 +11,15 @@ export { errnoName } from "./posix/errno.ts";
 export { Poller } from "./posix/poller.ts";
 export { createMemory } from "./posix/shared-memory.ts";
 export { closeFd } from "./posix/unix-socket.ts";
-export type { SendCode, SendQueue, Target, UndeliveredCode } from "./send-queue.ts";
+export type { SendQueue, Target } from "./send-queue.ts";
 export { VhostUserBackend } from "./vhost-user/backend.ts";
 export { VhostUserFrontend } from "./vhost-user/frontend.ts";
 export { bits, feature, featureNames, hasBit } from "./vhost-user/messages.ts";
-export { connectTransport, listenTransport, type Transport } from "./vhost-user/transport.ts";
+export { connectTransport, listenTransport } from "./vhost-user/transport.ts";
 export { DeviceQueue } from "./virtqueue/device-queue.ts";
 export { DriverQueue } from "./virtqueue/driver-queue.ts";
 export { type RingAddresses, ringSizes } from "./virtqueue/layout.ts";
-export { ADDRESS_ANY, DEFAULT_MTU, HEADER_SIZE, NAME_SERVICE_ADDRESS } from "./wire/header.ts";
+export { ADDRESS_ANY, HEADER_SIZE, NAME_SERVICE_ADDRESS } from "./wire/header.ts";
 export {
   decodeNameService,
   encodeNameService,

@@ -9,7 +9,6 @@ export {
   EndpointList,
   type EndpointState,
   type Guest,
-  type GuestCounters,
   GuestList,
   type GuestState,
   Problem,

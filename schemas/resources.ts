@@ -60,7 +60,7 @@ export const EndpointFilter = z.strictObject({
   origin: Origin.optional(),
 });
 
-export const GuestCounters = z.object({
+const GuestCounters = z.object({
   messagesToGuest: Count,
   bytesToGuest: Count,
   messagesFromGuest: Count,
@@ -75,7 +75,6 @@ export const GuestCounters = z.object({
   /** Requests of the frontend that were refused, and connections that ended for a mistake of it. */
   frontendErrors: Count,
 });
-export type GuestCounters = z.infer<typeof GuestCounters>;
 
 export const Guest = z.object({
   name: GuestName,

@@ -7,8 +7,6 @@ import { CLOEXEC, checked, libc } from "./libc.ts";
 export const EPOLLIN = 0x1;
 /** Sending is possible again; reported after `setWritable(fd, true)` only. */
 export const EPOLLOUT = 0x4;
-/** An error is pending; reported always. */
-export const EPOLLERR = 0x8;
 /** Both sides are closed; reported always. */
 export const EPOLLHUP = 0x10;
 

@@ -23,11 +23,7 @@ export const NO_INTERRUPT = 1;
 export const NO_NOTIFY = 1;
 
 /** Largest queue of the specification (2.7). */
-export const MAX_QUEUE_SIZE = 32768;
-
-/** Device feature bits that change how a ring is used (virtio 1.3, 6). */
-export const RING_INDIRECT = 28;
-export const RING_EVENT_IDX = 29;
+const MAX_QUEUE_SIZE = 32768;
 
 /** Where the three parts of a ring are, in frontend-virtual addresses. */
 export interface RingAddresses {

@@ -2,7 +2,7 @@
  * The device configuration space of virtio-rpmsg, which exists with the F_BUFSZ dialect of Linux (2026) only:
  * `u8 version (1); u16 size; u32 txbuf_size; u32 rxbuf_size`, packed, little endian. tx and rx are the device's view.
  */
-export const DEVICE_CONFIG_SIZE = 11;
+const DEVICE_CONFIG_SIZE = 11;
 
 const offsetOf = { version: 0, size: 1, txBufferSize: 3, rxBufferSize: 7 } as const;
 const VERSION = 1;

@@ -8,7 +8,7 @@
 export const HEADER_SIZE = 16;
 
 /** Byte offsets in the header. */
-export const headerOffset = { src: 0, dst: 4, reserved: 8, len: 12, flags: 14 } as const;
+const headerOffset = { src: 0, dst: 4, reserved: 8, len: 12, flags: 14 } as const;
 
 /** "No address": never a legal source or destination of a message (rpmsg.h: RPMSG_ADDR_ANY). */
 export const ADDRESS_ANY = 0xffff_ffff;

@@ -2,7 +2,7 @@
  * The name-service message, 40 bytes, packed, little endian (rpmsg_ns.h: struct rpmsg_ns_msg):
  * `char name[32]; u32 addr; u32 flags`. It is an ordinary RPMsg message to address 53.
  */
-export const NAME_SIZE = 32;
+const NAME_SIZE = 32;
 export const NAME_SERVICE_SIZE = 40;
 
 const offsetOf = { name: 0, addr: NAME_SIZE, flags: NAME_SIZE + 4 } as const;

@@ -59,6 +59,19 @@ describe.each(PROFILES)("an emulated guest in this process, %s", (profile) => {
     expect(client.texts.slice(1)).toEqual(Array.from({ length: 50 }, (_, i) => `${i}`));
   });
 
+  test("a pause before its first kick arrived: the kick is made up for", async () => {
+    const host = new Host();
+    host.open({ address: 0x500 });
+    const announcement = host.device.announce("greeter", 0x500);
+    const link = attachInProcess(new EmulatedGuest({ profile }), host.device);
+    link.pause();
+    await turns(10);
+    expect(announcement.told).toBe(false);
+    link.resume();
+    await until(() => announcement.told);
+    expect(host.device.generation).toBe(1);
+  });
+
   test("a reboot out of a pause", async () => {
     const { host, link } = await bootInProcess(profile);
     link.pause();

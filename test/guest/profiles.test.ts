@@ -1,6 +1,7 @@
 import { describe, expect, test } from "vitest";
 import type { ProfileName } from "../../guest/profiles.ts";
 import type { ServiceContext } from "../../guest/service.ts";
+import { echo } from "../../guest/services/echo.ts";
 import { encodeNameService } from "../../rpmsg/index.ts";
 import { bootInProcess, probe, RawHost, turns } from "./support.ts";
 
@@ -159,6 +160,26 @@ describe.each(table)("profile $profile", (expected) => {
     if (other !== undefined) host.send(7, other, "gone");
     host.send(7, context.address, "here");
     expect(service.got).toEqual([`7>${context.address} here`]);
+  });
+
+  test("without a transmit buffer it takes no more messages, and goes on when one is back", async () => {
+    const host = new RawHost(profile, { echo });
+    const count = expected.queueSize + 3;
+    await turns();
+    expect(host.take()?.dst).toBe(53);
+    for (let i = 0; i < count; i++) {
+      host.send(7, expected.firstAddress, `${i}`);
+      await turns(1);
+    }
+    // The one that found no buffer keeps its own, and those behind it wait.
+    expect(host.postedSince(expected.queueSize)).toBe(expected.queueSize);
+    const got: (string | undefined)[] = [];
+    for (let i = 0; i < count; i++) {
+      got.push(host.take()?.payload.toString());
+      await turns(2);
+    }
+    expect(got).toEqual(Array.from({ length: count }, (_, i) => `${i}`));
+    expect(host.postedSince(expected.queueSize)).toBe(count);
   });
 
   test("a channel that the host announced is bound, answered and learned", async () => {

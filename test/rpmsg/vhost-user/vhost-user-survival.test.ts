@@ -4,10 +4,11 @@ import { RpmsgDevice } from "../../../rpmsg/device.ts";
 import { createEventfd } from "../../../rpmsg/posix/eventfd.ts";
 import { Poller } from "../../../rpmsg/posix/poller.ts";
 import { closeFd, sendmsg, socketPair } from "../../../rpmsg/posix/unix-socket.ts";
+import { request } from "../../../rpmsg/vhost-user/messages.ts";
 import { descriptorCount, titled, unsupported } from "../posix/support.ts";
 import { turns } from "../support/device-driver.ts";
 import { openEndpoint, texts } from "../support/device-endpoints.ts";
-import { frame } from "../support/vhost-user-frames.ts";
+import { fdPayload, frame } from "../support/vhost-user-frames.ts";
 import type { SessionOptions } from "../support/vhost-user-session.ts";
 import { Session, useSessions } from "../support/vhost-user-session.ts";
 
@@ -66,6 +67,28 @@ describe.skipIf(unsupported !== undefined)(titled("survival"), () => {
     expect(session.device.generation).toBe(1);
     // Both calls are kept, the kicks are not; the first start also kept the memory.
     expect(descriptorCount() - before).toBeLessThanOrEqual(3);
+  });
+
+  test("descriptors of repeated messages do not pile up", async () => {
+    const session = open();
+    await session.features();
+    const repeat = async (): Promise<number> => {
+      await session.start();
+      for (const queue of [0, 1])
+        expect(await session.tell(request.SET_VRING_ERR, fdPayload(queue), [session.guest.region.fd])).toBe(
+          0,
+        );
+      expect(
+        await session.tell(request.SET_BACKEND_REQ_FD, new Uint8Array(), [session.guest.region.fd]),
+      ).toBe(0);
+      await session.stop();
+      return descriptorCount();
+    };
+    const first = await repeat();
+    for (let i = 1; i <= 5; i++) {
+      // Two kicks and two calls of ours each time.
+      expect(await repeat()).toBe(first + 4 * i);
+    }
   });
 
   test("random messages with random descriptors do no more than end the connection", async () => {
