@@ -38,7 +38,6 @@ export type FrontendErrorCode =
   | "reply-unexpected"
   | "ring-alignment"
   | "ring-index"
-  | "ring-not-configured"
   | "ring-range"
   | "ring-size";
 
@@ -49,12 +48,10 @@ export type RpmsgErrorCode =
   | "address-space-full"
   | "already-announced"
   | "device-closed"
-  | "endpoint-closed"
-  | "name-invalid"
-  | "name-service-off";
+  | "name-invalid";
 
 /** The operating system refused; `message` has the call and the errno's name. */
-export type SystemErrorCode = "socket" | "unsupported-platform";
+export type SystemErrorCode = "socket";
 
 export type ErrorCode = GuestErrorCode | FrontendErrorCode | RpmsgErrorCode | SystemErrorCode;
 

@@ -42,7 +42,7 @@ export interface OpenOptions {
   share: "private" | "shared";
   /** The channel's own address; undefined for one that the endpoint chooses. */
   local: number | undefined;
-  /** Bytes of payload that may wait to be sent. */
+  /** Bytes that may wait to be sent, a few for each message included. */
   queueBytes: number;
   /** Milliseconds that a message may wait. */
   timeout: number;

@@ -260,7 +260,9 @@ export class VhostUserBackend {
 
   #setStatus(status: number): undefined {
     this.#status = status & 0xff;
-    if (status === 0) this.#resetDevice();
+    if (status !== 0) return;
+    // Frontends send it for a pause too (QEMU: vhost_reset_status): the restart tells which it was.
+    for (const vring of this.#vrings) this.#stopVring(vring);
   }
 
   #getConfig(payload: DataView): Uint8Array {
@@ -413,12 +415,16 @@ export class VhostUserBackend {
   #getBase(payload: DataView): Uint8Array {
     const index = payload.getUint32(0, true);
     const vring = this.#vring(index);
+    this.#stopVring(vring);
+    return statePayload(index, vring.base);
+  }
+
+  /** The ring starts again with the next SET_VRING_KICK. */
+  #stopVring(vring: Vring): void {
     vring.started = false;
     this.#update();
-    // The ring starts again with the next SET_VRING_KICK.
     vring.clearKick();
     vring.kicked = false;
-    return statePayload(index, vring.base);
   }
 
   #setKick(message: VhostUserMessage): undefined {

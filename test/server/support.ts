@@ -1,5 +1,6 @@
 import { once } from "node:events";
 import { mkdtempSync, rmSync } from "node:fs";
+import type { IncomingMessage } from "node:http";
 import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -7,7 +8,7 @@ import { pino } from "pino";
 import { onTestFinished } from "vitest";
 import { WebSocket } from "ws";
 import type { ConfigInput, Endpoint, Guest } from "../../schemas/index.ts";
-import { Config, EndpointList } from "../../schemas/index.ts";
+import { Config, EndpointList, Problem } from "../../schemas/index.ts";
 import { buildApp } from "../../server/app.ts";
 import { Bridge } from "../../server/bridge.ts";
 
@@ -18,25 +19,42 @@ export interface RunningBridge {
   readonly url: string;
   endpoints(): Promise<Endpoint[]>;
   guest(name: string): Promise<Guest>;
+  /** The endpoint of that guest and name; waits until it is listed, and `where` holds for it. */
+  endpoint(name: string, where?: (endpoint: Endpoint) => boolean): Promise<Endpoint>;
   connect(path: string, protocols?: string[]): Promise<Client>;
+  /** Tries to connect where the bridge is to refuse, and gives its answer. */
+  refusal(path: string, options?: { protocols?: string[]; headers?: Record<string, string> }): Promise<Problem>;
   close(): Promise<void>;
 }
 
+/** A line of the bridge's log. */
+export type LogLine = Record<string, unknown>;
+
 /** Starts a bridge; without a configuration, with the emulated guest `demo`. */
-export async function startBridge(input: ConfigInput = {}): Promise<RunningBridge> {
+export async function startBridge(
+  input: ConfigInput = {},
+  onLog?: (line: LogLine) => void,
+): Promise<RunningBridge> {
   const config = Config.parse({ guests: { demo: { kind: "emulated" } }, ...input });
-  const bridge = new Bridge(config, pino({ level: "silent" }));
+  const sink = { write: (line: string) => onLog?.(JSON.parse(line) as LogLine) };
+  const bridge = new Bridge(config, pino({ level: onLog === undefined ? "silent" : "info" }, sink));
   const app = buildApp(bridge);
   await bridge.start();
   await app.listen({ host: "127.0.0.1", port: 0 });
   const url = `http://127.0.0.1:${(app.server.address() as AddressInfo).port}`;
   const get = async (path: string): Promise<unknown> => (await fetch(url + path)).json();
+  const endpoints = async () => EndpointList.parse(await get("/api/v1/endpoints")).endpoints;
   return {
     bridge,
     url,
-    endpoints: async () => EndpointList.parse(await get("/api/v1/endpoints")).endpoints,
+    endpoints,
+    endpoint: (name, where = () => true) =>
+      eventually(`endpoint ${name}`, async () =>
+        (await endpoints()).find((each) => each.name === name && where(each)),
+      ),
     guest: async (name) => (await get(`/api/v1/guests/${name}`)) as Guest,
     connect: (path, protocols) => Client.open(url.replace("http", "ws") + path, protocols),
+    refusal: (path, options) => refusal(url.replace("http", "ws") + path, options),
     async close() {
       bridge.close();
       await app.close();
@@ -45,10 +63,34 @@ export async function startBridge(input: ConfigInput = {}): Promise<RunningBridg
 }
 
 /** As `startBridge`, closed at the end of the test. */
-export async function testBridge(input?: ConfigInput): Promise<RunningBridge> {
-  const running = await startBridge(input);
+export async function testBridge(
+  input?: ConfigInput,
+  onLog?: (line: LogLine) => void,
+): Promise<RunningBridge> {
+  const running = await startBridge(input, onLog);
   onTestFinished(() => running.close());
   return running;
+}
+
+async function refusal(
+  url: string,
+  options: { protocols?: string[]; headers?: Record<string, string> } = {},
+): Promise<Problem> {
+  const socket = new WebSocket(url, options.protocols ?? [], { headers: options.headers ?? {} });
+  socket.on("error", () => {});
+  const [, response] = (await Promise.race([
+    once(socket, "unexpected-response"),
+    once(socket, "open").then(() => {
+      socket.terminate();
+      throw new Error("the bridge accepted");
+    }),
+  ])) as [unknown, IncomingMessage];
+  const parts: Buffer[] = [];
+  for await (const part of response) parts.push(part as Buffer);
+  const problem = Problem.parse(JSON.parse(Buffer.concat(parts).toString()));
+  if (response.statusCode !== problem.status) throw new Error(`status ${response.statusCode} in the head`);
+  if (response.headers["content-type"] !== "application/problem+json") throw new Error("not problem+json");
+  return problem;
 }
 
 /** A directory for sockets, removed at the end of the test. */
@@ -127,6 +169,13 @@ export class Client {
         this.#wake = resolve;
       });
     }
+  }
+
+  /** The next messages, so many. */
+  async take(count: number): Promise<Buffer[]> {
+    const messages: Buffer[] = [];
+    while (messages.length < count) messages.push(await this.next());
+    return messages;
   }
 
   /** The next message as text. */

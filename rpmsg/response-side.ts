@@ -1,0 +1,231 @@
+import { GuestError } from "./errors.ts";
+import type { SendQueue, SendQueueDevice } from "./send-queue.ts";
+import type { DeviceQueue } from "./virtqueue/device-queue.ts";
+import { DEFAULT_MTU, HEADER_SIZE } from "./wire/header.ts";
+
+const MAX_PAYLOAD = 0xffff;
+
+/** What the response side tells its device. */
+export interface ResponseEvents {
+  /** The guest broke the queue. */
+  onBroken(error: GuestError): void;
+  /** Nothing waits to be sent any more. */
+  onIdle(): void;
+}
+
+/**
+ * The way to the guest: messages into the buffers of the response queue (queue 0), and the send queues of all senders,
+ * which are served in turn while there are buffers.
+ */
+export class ResponseSide implements SendQueueDevice {
+  /** Payload bytes that fit in the guest's buffers; taken from the ring, 496 until the first one was seen. */
+  mtu = DEFAULT_MTU;
+  messages = 0;
+  bytes = 0;
+
+  readonly #events: ResponseEvents;
+  /** Set while the queue runs and is not broken. */
+  #queue: DeviceQueue | undefined;
+  #call: () => void = () => {};
+  #broken = false;
+  /** The driver has kicked the queue: it has posted its buffers and listens. */
+  #listening = false;
+  /** Queues with messages for the guest, served in turn. */
+  readonly #waiting: SendQueue[] = [];
+  /** Queues whose first message waits for the peer's address. */
+  readonly #peerless = new Set<SendQueue>();
+  #publishScheduled = false;
+  #serveScheduled = false;
+  #clockOffset = 0;
+  #frozenAt: number | undefined;
+  readonly #header = new Uint32Array(HEADER_SIZE / 4);
+
+  constructor(events: ResponseEvents) {
+    this.#events = events;
+  }
+
+  get listening(): boolean {
+    return this.#listening;
+  }
+
+  /** The queue runs. Messages go out from the first kick on. */
+  start(queue: DeviceQueue, call: () => void): void {
+    this.#thaw();
+    if (this.#broken) return;
+    this.#queue = queue;
+    this.#call = call;
+    queue.wantKicks(!this.#listening);
+    this.serve();
+  }
+
+  /** The queue stops: what was sent is published. */
+  halt(): void {
+    this.publish();
+    this.#queue = undefined;
+  }
+
+  /** Deadlines stand still, as the guest does. */
+  freeze(): void {
+    this.#frozenAt ??= this.clock();
+    for (const queue of this.#queues()) queue.disarm();
+  }
+
+  /** The driver is gone: what waits is dropped. */
+  reset(): void {
+    this.#queue = undefined;
+    this.#broken = false;
+    this.#listening = false;
+    this.#thaw();
+    for (const queue of this.#queues()) queue.clear();
+  }
+
+  close(): void {
+    this.#queue = undefined;
+    for (const queue of this.#queues()) queue.close();
+  }
+
+  /** The driver kicked for the first time: it has posted its buffers. */
+  listen(): void {
+    this.#listening = true;
+    // The first look tells the size of the guest's buffers.
+    this.#hasBuffer();
+  }
+
+  transmit(
+    src: number,
+    dst: number,
+    bytes: Uint8Array,
+    offset: number,
+    length: number,
+  ): "sent" | "too-large" | "no-buffer" {
+    // The chain is left in the ring where the message does not fit it.
+    if (!this.#listening || !this.#hasBuffer()) return "no-buffer";
+    const queue = this.#queue as DeviceQueue;
+    if (length > this.mtu) return "too-large";
+    const header = this.#header;
+    header[0] = src;
+    header[1] = dst;
+    header[2] = 0;
+    header[3] = length;
+    queue.writeMessage(header, bytes, offset, length);
+    // Exactly what was written: Linux takes the length from here too (virtio_rpmsg_bus.c: rpmsg_recv_single).
+    queue.complete(HEADER_SIZE + length);
+    this.messages++;
+    this.bytes += length;
+    this.#schedulePublish();
+    return "sent";
+  }
+
+  /** Whether nothing waits to be sent. */
+  get idle(): boolean {
+    return this.#waiting.length === 0 && this.#peerless.size === 0;
+  }
+
+  get contended(): boolean {
+    return this.#waiting.length > 0;
+  }
+
+  wait(queue: SendQueue): void {
+    this.#waiting.push(queue);
+    this.#wantBuffers();
+  }
+
+  forget(queue: SendQueue): void {
+    this.#peerless.delete(queue);
+    const index = this.#waiting.indexOf(queue);
+    if (index !== -1) this.#waiting.splice(index, 1);
+    if (this.idle) this.#events.onIdle();
+  }
+
+  clock(): number {
+    return this.#frozenAt ?? performance.now() - this.#clockOffset;
+  }
+
+  /** A peer's address is known now: somebody may have waited for it. */
+  peerLearned(): void {
+    if (this.#peerless.size === 0) return;
+    this.#waiting.push(...this.#peerless);
+    this.#peerless.clear();
+    this.serve();
+  }
+
+  /** One message of each waiting queue in turn, as long as there are buffers. */
+  serve(): void {
+    if (this.#queue === undefined || !this.#listening) return;
+    for (let queue = this.#waiting[0]; queue !== undefined; queue = this.#waiting[0]) {
+      const result = queue.serve();
+      if (result === "no-buffer") break;
+      // A queue that is empty took itself out; one that is not goes to the end.
+      if (this.#waiting[0] !== queue) continue;
+      this.#waiting.shift();
+      if (result === "no-peer") this.#peerless.add(queue);
+      else if (queue.pending > 0) this.#waiting.push(queue);
+    }
+    this.#wantBuffers();
+  }
+
+  /** Shows the guest what was sent. */
+  publish(): void {
+    if (this.#queue?.publish()) this.#call();
+  }
+
+  /** One publish, and at most one call, for all that is sent in this turn of the event loop. */
+  #schedulePublish(): void {
+    if (this.#publishScheduled) return;
+    this.#publishScheduled = true;
+    setImmediate(() => {
+      this.#publishScheduled = false;
+      this.publish();
+    });
+  }
+
+  /** Asks for kicks while something waits for buffers, and looks once more. */
+  #wantBuffers(): void {
+    if (this.#queue === undefined || !this.#listening) return;
+    const wanted = this.#waiting.length > 0;
+    this.#queue.wantKicks(wanted);
+    // A buffer posted just before the flag was set comes without a kick.
+    if (!wanted || this.#serveScheduled || !this.#hasBuffer()) return;
+    this.#serveScheduled = true;
+    setImmediate(() => {
+      this.#serveScheduled = false;
+      this.serve();
+      this.publish();
+    });
+  }
+
+  /** Whether the driver has posted a buffer; takes its size for the MTU. */
+  #hasBuffer(): boolean {
+    const queue = this.#queue;
+    if (queue === undefined) return false;
+    try {
+      if (!queue.peek()) return false;
+      const room = queue.writableLength - HEADER_SIZE;
+      if (room < 0) {
+        throw new GuestError("buffer-too-small", `a receive buffer of ${queue.writableLength} bytes`);
+      }
+      this.mtu = Math.min(room, MAX_PAYLOAD);
+      return true;
+    } catch (error) {
+      // Anything else is a fault of ours.
+      if (!(error instanceof GuestError)) throw error;
+      // What was sent before has been reported as sent.
+      this.publish();
+      this.#queue = undefined;
+      this.#broken = true;
+      this.#events.onBroken(error);
+      return false;
+    }
+  }
+
+  #thaw(): void {
+    if (this.#frozenAt === undefined) return;
+    this.#clockOffset = performance.now() - this.#frozenAt;
+    this.#frozenAt = undefined;
+    for (const queue of this.#queues()) queue.arm();
+  }
+
+  #queues(): SendQueue[] {
+    return [...this.#waiting, ...this.#peerless];
+  }
+}
