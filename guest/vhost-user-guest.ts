@@ -54,7 +54,7 @@ export class VhostUserGuest {
       },
     });
     // Our own view of it, in which rings are found by their guest address.
-    const region = mappedRegion(memoryFd, 0, MEMORY_BASE, MEMORY_BASE, layout.size);
+    const region = mapOrClose(fd, memoryFd, layout.size);
     this.#memory.add(region);
     [this.#window] = region.windows as [MemoryWindow];
     this.#frontend = new VhostUserFrontend(
@@ -124,5 +124,15 @@ export class VhostUserGuest {
     });
     await this.#frontend.start();
     this.#guest.run();
+  }
+}
+
+/** Maps the guest's own memory; the socket is closed where that fails. */
+function mapOrClose(socket: number, memory: number, size: number): ReturnType<typeof mappedRegion> {
+  try {
+    return mappedRegion(memory, 0, MEMORY_BASE, MEMORY_BASE, size);
+  } catch (error) {
+    closeFd(socket);
+    throw error;
   }
 }

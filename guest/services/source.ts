@@ -3,6 +3,9 @@ import { textOf } from "./text.ts";
 
 const MOST_MESSAGES = 10_000_000;
 
+/** Bursts that wait for the one before. */
+const MOST_BURSTS = 64;
+
 interface Burst {
   dst: number;
   count: number;
@@ -36,6 +39,7 @@ export function source(context: ServiceContext): Service {
         const usage = `error: want "<count> <size>", 1 to ${MOST_MESSAGES} messages of 1 to ${context.mtu} bytes`;
         return context.send(src, Buffer.from(usage));
       }
+      if (bursts.length >= MOST_BURSTS) return context.send(src, Buffer.from("error: too many bursts wait"));
       bursts.push(burst);
       if (bursts.length === 1) run();
       return true;

@@ -1,8 +1,6 @@
 import type { RpmsgDevice } from "../device.ts";
 import { REQUEST_QUEUE, RESPONSE_QUEUE, RPMSG_F_BUFSZ, RPMSG_F_NS } from "../device.ts";
 import { FrontendError } from "../errors.ts";
-import { GuestMemory } from "../memory/guest-memory.ts";
-import { mappedRegion } from "../memory/mapped-memory.ts";
 import { errnoName } from "../posix/errno.ts";
 import type { Poller } from "../posix/poller.ts";
 import { closeFd } from "../posix/unix-socket.ts";
@@ -11,7 +9,7 @@ import type { DeviceConfig } from "../wire/device-config.ts";
 import { encodeDeviceConfig } from "../wire/device-config.ts";
 import type { VhostUserMessage } from "./connection.ts";
 import { VhostUserConnection } from "./connection.ts";
-import type { RegionMessage } from "./messages.ts";
+import { MAX_MEMORY_SLOTS, MAX_TABLE_REGIONS, MemoryTable } from "./memory-table.ts";
 import {
   bits,
   feature,
@@ -20,7 +18,6 @@ import {
   protocolFeature,
   REGION_SIZE,
   REPLY,
-  readRegion,
   request,
   requestName,
   statePayload,
@@ -30,10 +27,6 @@ import {
 } from "./messages.ts";
 import { Vring } from "./vring.ts";
 
-/** Regions of SET_MEM_TABLE (vhost-user.rst: VHOST_MEMORY_BASELINE_NREGIONS). */
-const MAX_TABLE_REGIONS = 8;
-/** Regions of ADD_MEM_REG; each keeps one descriptor open. */
-const MAX_MEMORY_SLOTS = 64;
 const MAX_CONFIG_SIZE = 256;
 
 const PROTOCOL_FEATURES = bits(
@@ -80,7 +73,7 @@ export class VhostUserBackend {
   readonly #offered: bigint;
   readonly #config: Uint8Array;
   readonly #connection: VhostUserConnection;
-  readonly #memory = new GuestMemory();
+  readonly #memory = new MemoryTable();
   readonly #vrings: readonly [response: Vring, request: Vring];
   readonly #handlers: ReadonlyMap<number, Handler>;
   #features = 0n;
@@ -193,12 +186,26 @@ export class VhostUserBackend {
         {
           size: [8, 8 + MAX_TABLE_REGIONS * REGION_SIZE],
           fds: MAX_TABLE_REGIONS,
-          run: (m) => this.#setMemoryTable(m),
+          run: (m) => this.#changeMemory(() => this.#memory.set(m)),
         },
       ],
       [request.GET_MAX_MEM_SLOTS, { size: any, run: () => u64Payload(BigInt(MAX_MEMORY_SLOTS)) }],
-      [request.ADD_MEM_REG, { size: 8 + REGION_SIZE, fds: 1, run: (message) => this.#addRegion(message) }],
-      [request.REM_MEM_REG, { size: 8 + REGION_SIZE, fds: 1, run: (message) => this.#removeRegion(message) }],
+      [
+        request.ADD_MEM_REG,
+        {
+          size: 8 + REGION_SIZE,
+          fds: 1,
+          run: (message) => this.#changeMemory(() => this.#memory.add(message)),
+        },
+      ],
+      [
+        request.REM_MEM_REG,
+        {
+          size: 8 + REGION_SIZE,
+          fds: 1,
+          run: (message) => this.#changeMemory(() => this.#memory.remove(message)),
+        },
+      ],
       [request.SET_VRING_NUM, { size: state, run: ({ payload }) => this.#setSize(payload) }],
       [request.SET_VRING_ADDR, { size: 40, run: ({ payload }) => this.#setAddresses(payload) }],
       [request.SET_VRING_BASE, { size: state, run: ({ payload }) => this.#setBase(payload) }],
@@ -289,66 +296,11 @@ export class VhostUserBackend {
 
   // ---- memory ----
 
-  #setMemoryTable(message: VhostUserMessage): undefined {
-    const { payload } = message;
-    const count = payload.getUint32(0, true);
-    if (count > MAX_TABLE_REGIONS)
-      throw new FrontendError("memory-limit", `a memory table of ${count} regions`);
-    if (payload.byteLength < 8 + count * REGION_SIZE) {
-      throw new FrontendError(
-        "message-size",
-        `a memory table of ${count} regions in ${payload.byteLength} bytes`,
-      );
-    }
-    if (message.fdCount !== count) {
-      throw new FrontendError(
-        "descriptor-count",
-        `${count} regions came with ${message.fdCount} descriptors`,
-      );
-    }
-    // The old table is gone even when the new one is not good.
-    this.#memory.close();
+  #changeMemory(change: () => void): undefined {
     try {
-      for (let i = 0; i < count; i++) this.#map(message, readRegion(payload, 8 + i * REGION_SIZE));
-    } catch (error) {
-      this.#memory.close();
+      change();
+    } finally {
       this.#remap();
-      throw error;
-    }
-    this.#remap();
-  }
-
-  #addRegion(message: VhostUserMessage): undefined {
-    if (this.#memory.regions.length >= MAX_MEMORY_SLOTS) {
-      throw new FrontendError("memory-limit", `all ${MAX_MEMORY_SLOTS} memory slots are in use`);
-    }
-    if (message.fdCount !== 1)
-      throw new FrontendError("descriptor-count", "ADD_MEM_REG came without a descriptor");
-    this.#map(message, readRegion(message.payload, 8));
-    this.#update();
-  }
-
-  #removeRegion(message: VhostUserMessage): undefined {
-    const { guestAddress, userAddress, size } = readRegion(message.payload, 8);
-    const region = this.#memory.remove(guestAddress, userAddress, size);
-    if (region === undefined) {
-      throw new FrontendError("memory-range", `no region of ${size} bytes at 0x${guestAddress.toString(16)}`);
-    }
-    region.close();
-    this.#remap();
-  }
-
-  #map(message: VhostUserMessage, region: RegionMessage): void {
-    const fd = message.takeFd();
-    if (fd === undefined)
-      throw new FrontendError("descriptor-count", "a memory region came without a descriptor");
-    const { guestAddress, userAddress, size, fileOffset } = region;
-    const mapped = mappedRegion(fd, fileOffset, guestAddress, userAddress, size);
-    try {
-      this.#memory.add(mapped);
-    } catch (error) {
-      mapped.close();
-      throw error;
     }
   }
 
@@ -481,7 +433,7 @@ export class VhostUserBackend {
   /** Runs the device when both rings are set up, started and enabled; stops it otherwise. */
   #update(): void {
     const ready = this.#vrings.every((vring) => vring.configured && vring.started && vring.enabled);
-    if (ready && !this.#running && this.#memory.regions.length > 0) this.#start();
+    if (ready && !this.#running && this.#memory.memory.regions.length > 0) this.#start();
     else if (!ready && this.#running) this.#halt();
   }
 
@@ -491,8 +443,8 @@ export class VhostUserBackend {
     const eventIndex = hasBit(this.#features, feature.EVENT_IDX);
     try {
       const rings = {
-        response: response.open(this.#memory, indirect, eventIndex),
-        request: requestRing.open(this.#memory, indirect, eventIndex),
+        response: response.open(this.#memory.memory, indirect, eventIndex),
+        request: requestRing.open(this.#memory.memory, indirect, eventIndex),
         nameService: hasBit(this.#features, RPMSG_F_NS),
         call: (queue: number) => this.#vring(queue).call(),
         failed: (queue: number) => this.#vring(queue).fail(),

@@ -1,0 +1,75 @@
+import { FrontendError } from "../errors.ts";
+import { GuestMemory } from "../memory/guest-memory.ts";
+import { mappedRegion } from "../memory/mapped-memory.ts";
+import type { VhostUserMessage } from "./connection.ts";
+import { REGION_SIZE, readRegion } from "./messages.ts";
+
+/** Regions of SET_MEM_TABLE (vhost-user.rst: VHOST_MEMORY_BASELINE_NREGIONS). */
+export const MAX_TABLE_REGIONS = 8;
+/** Regions of ADD_MEM_REG; each keeps one descriptor open. */
+export const MAX_MEMORY_SLOTS = 64;
+
+/** The guest's memory as the frontend's messages tell it. Each throws a FrontendError where it cannot be done. */
+export class MemoryTable {
+  readonly memory = new GuestMemory();
+
+  /** SET_MEM_TABLE: these regions instead of the old ones, which are gone even when the new ones are not good. */
+  set(message: VhostUserMessage): void {
+    const { payload, fdCount } = message;
+    const count = payload.getUint32(0, true);
+    if (count > MAX_TABLE_REGIONS) {
+      throw new FrontendError("memory-limit", `a memory table of ${count} regions`);
+    }
+    if (payload.byteLength < 8 + count * REGION_SIZE) {
+      throw new FrontendError("message-size", `${count} memory regions in ${payload.byteLength} bytes`);
+    }
+    if (fdCount !== count) {
+      throw new FrontendError("descriptor-count", `${count} regions came with ${fdCount} descriptors`);
+    }
+    this.memory.close();
+    try {
+      for (let i = 0; i < count; i++) this.#map(message, 8 + i * REGION_SIZE);
+    } catch (error) {
+      this.memory.close();
+      throw error;
+    }
+  }
+
+  /** ADD_MEM_REG */
+  add(message: VhostUserMessage): void {
+    if (this.memory.regions.length >= MAX_MEMORY_SLOTS) {
+      throw new FrontendError("memory-limit", `all ${MAX_MEMORY_SLOTS} memory slots are in use`);
+    }
+    this.#map(message, 8);
+  }
+
+  /** REM_MEM_REG */
+  remove(message: VhostUserMessage): void {
+    const { guestAddress, userAddress, size } = readRegion(message.payload, 8);
+    const region = this.memory.remove(guestAddress, userAddress, size);
+    if (region === undefined) {
+      throw new FrontendError("memory-range", `no region of ${size} bytes at 0x${guestAddress.toString(16)}`);
+    }
+    region.close();
+  }
+
+  close(): void {
+    this.memory.close();
+  }
+
+  /** Maps the region that the message has at `offset`, with its next descriptor. */
+  #map(message: VhostUserMessage, offset: number): void {
+    const fd = message.takeFd();
+    if (fd === undefined) {
+      throw new FrontendError("descriptor-count", "a memory region came without a descriptor");
+    }
+    const { guestAddress, userAddress, size, fileOffset } = readRegion(message.payload, offset);
+    const mapped = mappedRegion(fd, fileOffset, guestAddress, userAddress, size);
+    try {
+      this.memory.add(mapped);
+    } catch (error) {
+      mapped.close();
+      throw error;
+    }
+  }
+}
