@@ -5,7 +5,7 @@ import { arch, availableParallelism, cpus, loadavg, release, totalmem } from "no
 import { createInterface } from "node:readline";
 import { setTimeout as elapsed } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
-import type { LoadOptions, LoadResult } from "./load/load-generator.ts";
+import type { LoadOptions, LoadResult } from "./load/load-options.ts";
 
 const STOP_TIMEOUT_MS = 5000;
 /** Linux: sysconf(_SC_CLK_TCK), 100 on all architectures that Node runs on. */

@@ -2,7 +2,7 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { assertGeneratorNotBottleneck, interleave, median, runLoad, startProcess } from "./harness.ts";
-import type { LoadResult } from "./load/load-generator.ts";
+import type { LoadResult } from "./load/load-options.ts";
 
 /** A load: `clients` connections, `inFlight` messages of `size` bytes outstanding on each. */
 export interface Scenario {

@@ -23,6 +23,5 @@ export { ADDRESS_ANY, HEADER_SIZE, NAME_SERVICE_ADDRESS } from "./wire/header.ts
 export {
   decodeNameService,
   encodeNameService,
-  isServiceName,
   NAME_SERVICE_SIZE,
 } from "./wire/name-service.ts";

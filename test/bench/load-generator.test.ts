@@ -13,8 +13,8 @@ import {
   runLoad,
   startProcess,
 } from "../../bench/harness.ts";
-import type { LoadOptions, LoadResult } from "../../bench/load/load-generator.ts";
 import { generateLoad } from "../../bench/load/load-generator.ts";
+import type { LoadOptions, LoadResult } from "../../bench/load/load-options.ts";
 
 const cleanups: (() => void)[] = [];
 
