@@ -235,6 +235,7 @@ export class GuestBus {
     let head = this.#transmit.popUsed();
     if (head === -1 && this.#fresh > 0) return this.#nextFresh();
     if (head === -1) {
+      const slept = this.#sleeping;
       this.#sleeping = true;
       this.#transmit.publish();
       this.#transmit.wantCalls(true);
@@ -244,7 +245,8 @@ export class GuestBus {
         this.#options.kick(TRANSMIT);
         return -1;
       }
-      this.#awake();
+      // Who slept before still waits for the call.
+      if (!slept) this.#awake();
     }
     return this.#transmitAddress[head] as number;
   }

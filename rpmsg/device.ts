@@ -155,6 +155,11 @@ export class RpmsgDevice {
     return this.#response.idle;
   }
 
+  /** Messages that wait to be sent. */
+  get pending(): number {
+    return this.#response.pending;
+  }
+
   get counters(): DeviceCounters {
     const { off, malformed, limit, ignored } = this.#nameServiceCounters;
     return {
@@ -279,14 +284,6 @@ export class RpmsgDevice {
       this.#nameService.reset();
     }
     this.#setState("detached");
-  }
-
-  /** As `reset`, for a driver whose memory is gone: its queues are not looked at any more. */
-  abandon(): void {
-    this.#rings = undefined;
-    this.#response.reset();
-    this.#request.reset();
-    this.reset();
   }
 
   /** Looks at both queues, for kicks that may have been lost. */

@@ -121,6 +121,11 @@ export class ResponseSide implements SendQueueDevice {
     return this.#waiting.length === 0 && this.#peerless.size === 0;
   }
 
+  /** Messages that wait to be sent. */
+  get pending(): number {
+    return this.#queues().reduce((sum, queue) => sum + queue.pending, 0);
+  }
+
   get contended(): boolean {
     return this.#waiting.length > 0;
   }

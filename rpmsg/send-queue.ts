@@ -15,7 +15,7 @@ export type SendCode = "sent" | "queued" | "too-large" | "queue-full" | "address
 export type UndeliveredCode = "no-peer" | "no-buffer" | "too-large";
 
 export interface SendQueueEvents {
-  /** So much of what waited is gone that more may be sent: a quarter of the limit is left, or less. */
+  /** So much of what waited is gone that more may be sent: no more than `low` is left. */
   onWritable?(): void;
   onUndelivered?(code: UndeliveredCode): void;
 }
@@ -61,6 +61,8 @@ interface QueuedMessage {
 export interface SendQueueOptions {
   /** Most bytes that wait: payload, and 4 for each message. */
   limit: number;
+  /** Bytes at which `onWritable` is called when less is left again; a quarter of the limit if not given. */
+  low?: number;
   /** Milliseconds that a message may wait, Infinity for no bound (Linux: 15 s, virtio_rpmsg_bus.c: rpmsg_send_offchannel_raw). */
   timeout: number;
 }
@@ -219,7 +221,7 @@ export class SendQueue {
       this.#waiting.splice(0, COMPACT);
       this.#first = 0;
     }
-    const low = this.#options.limit / 4;
+    const low = this.#options.low ?? this.#options.limit / 4;
     const before = this.pendingBytes;
     this.pendingBytes -= MESSAGE_COST + message.bytes.length;
     if (before > low && this.pendingBytes <= low) this.#events.onWritable?.();

@@ -68,9 +68,16 @@ export const Config = z.strictObject({
   /** `HOST:PORT`, `[IPV6]:PORT` or `unix:PATH`; port 0 picks a free one. */
   listen: z.string().default("127.0.0.1:8080"),
   /** Names besides `localhost` and addresses under which the bridge may be reached. */
-  hosts: z.array(z.string().toLowerCase()).default([]),
+  hosts: z
+    .array(
+      z
+        .string()
+        .toLowerCase()
+        .regex(/^[^:/\s]+$/, "want a name, without a port"),
+    )
+    .default([]),
   /** Web origins besides the bridge's own that may connect, such as `https://panel.example`. */
-  origins: z.array(z.url()).default([]),
+  origins: z.array(z.url().transform((url) => new URL(url).origin)).default([]),
   logLevel: z.enum(["fatal", "error", "warn", "info", "debug", "trace", "silent"]).default("info"),
   guests: z.record(GuestName, GuestConfig).default({}),
   limits: Limits.prefault({}),

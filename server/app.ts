@@ -1,4 +1,4 @@
-import type { FastifyError, FastifyInstance } from "fastify";
+import type { FastifyError, FastifyInstance, FastifyReply } from "fastify";
 import fastify from "fastify";
 import { checkAccess } from "./access.ts";
 import type { Bridge } from "./bridge.ts";
@@ -6,6 +6,8 @@ import { HttpProblem, PROBLEM_TYPE } from "./problem.ts";
 import { healthRoutes } from "./routes/health.ts";
 import { resourceRoutes } from "./routes/resources.ts";
 
+/** Paths below this are for WebSocket clients. */
+const CHANNELS = "/ws/";
 const BODY_LIMIT = 64 * 1024;
 /** Milliseconds that a request's head, and a whole request, may take. */
 const HEADERS_TIMEOUT = 10_000;
@@ -17,26 +19,43 @@ export function buildApp(bridge: Bridge): FastifyInstance {
     bodyLimit: BODY_LIMIT,
     requestTimeout: REQUEST_TIMEOUT,
     http: { headersTimeout: HEADERS_TIMEOUT },
-    // Idle connections do not hold up a stop.
-    forceCloseConnections: "idle",
+    // No connection holds up a stop. "idle" would leave those on which no request has come yet.
+    forceCloseConnections: true,
     routerOptions: { ignoreTrailingSlash: true },
+    // Paths that the router cannot decode never come to the hooks and handlers below.
+    frameworkErrors: (error, request, reply) => {
+      answer(request.url.startsWith(CHANNELS) ? upgradeRequired(request.url) : toProblem(error), reply);
+    },
   });
   app.addHook("onRequest", async (request) => checkAccess(request.headers, bridge.config));
   app.setErrorHandler((error: FastifyError | HttpProblem, _request, reply) => {
     const problem = toProblem(error);
     if (problem.statusCode >= 500) bridge.report(error);
-    return reply.code(problem.statusCode).type(PROBLEM_TYPE).send(problem.toProblem());
+    return answer(problem, reply);
   });
   app.setNotFoundHandler((request) => {
-    const [path = ""] = request.url.split("?");
-    if (path.startsWith("/ws/"))
-      throw new HttpProblem("upgrade-required", `${path} is for WebSocket clients`);
-    throw new HttpProblem("not-found", `there is no ${request.method} ${path}`);
+    if (request.url.startsWith(CHANNELS)) throw upgradeRequired(request.url);
+    throw new HttpProblem("not-found", `there is no ${request.method} ${pathOf(request.url)}`);
   });
   app.register(healthRoutes(bridge));
   app.register(resourceRoutes(bridge), { prefix: "/api/v1" });
   app.server.on("upgrade", (request, socket, head) => bridge.upgrade(request, socket, head));
   return app;
+}
+
+function answer(problem: HttpProblem, reply: FastifyReply): FastifyReply {
+  // RFC 9110, 15.5.22: a 426 says what to upgrade to.
+  if (problem.code === "upgrade-required") reply.header("upgrade", "websocket");
+  return reply.code(problem.statusCode).type(PROBLEM_TYPE).send(problem.toProblem());
+}
+
+function upgradeRequired(url: string): HttpProblem {
+  return new HttpProblem("upgrade-required", `${pathOf(url)} is for WebSocket clients`);
+}
+
+function pathOf(url: string): string {
+  const [path = ""] = url.split("?");
+  return path;
 }
 
 function toProblem(error: FastifyError | HttpProblem): HttpProblem {

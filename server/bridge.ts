@@ -5,7 +5,8 @@ import type { Config, Endpoint, Guest } from "../schemas/index.ts";
 import { closeCode } from "../schemas/index.ts";
 import { checkAccess } from "./access.ts";
 import { BurstLog } from "./burst-log.ts";
-import { openChannel, RawChannel } from "./channel/channel.ts";
+import { marksOf } from "./channel/back-pressure.ts";
+import { RawChannel } from "./channel/channel.ts";
 import { FlushTurn } from "./channel/frame-writer.ts";
 import { accept, checkSubprotocols, parseUpgrade, rawWebSocketServer, refuse } from "./channel/upgrade.ts";
 import { Directory } from "./directory.ts";
@@ -52,9 +53,11 @@ export class Bridge {
     }
     const { pingInterval, pongTimeout } = this.config.limits;
     this.#liveness = setInterval(() => {
+      // Where answers may take longer than the interval, the next ping waits for the check of this one.
+      if (this.#pongCheck !== undefined) return;
       for (const channel of this.#channels) channel.ping();
-      clearTimeout(this.#pongCheck);
       this.#pongCheck = setTimeout(() => {
+        this.#pongCheck = undefined;
         for (const channel of this.#channels) channel.checkPong();
       }, pongTimeout).unref();
     }, pingInterval).unref();
@@ -104,8 +107,6 @@ export class Bridge {
     this.#state = "draining";
     const { drainTimeout } = this.config.limits;
     const deadline = performance.now() + drainTimeout;
-    // What the guests send now stays with them.
-    for (const guest of this.#guests.values()) guest.hold();
     for (const channel of this.#channels) channel.close(closeCode.drain, "the bridge is stopping");
     await this.#channelsGone(drainTimeout * CLIENTS_SHARE);
     await Promise.all([...this.#guests.values()].map((guest) => guest.drained(deadline - performance.now())));
@@ -140,7 +141,11 @@ export class Bridge {
     const { limits } = this.config;
     const channel = new RawChannel(stream, this.#turn, limits);
     // Opened before the handshake, so that a refusal is an HTTP answer.
-    const port = openChannel(endpoint, { share, local: query.local }, limits, channel);
+    const { most, resume } = marksOf(limits);
+    const port = endpoint.open(
+      { share, local: query.local, queueBytes: most, lowBytes: resume, timeout: limits.sendTimeout },
+      channel,
+    );
     if (port === "local-in-use")
       throw new HttpProblem("local-in-use", `local address ${query.local} is in use`);
     if (port === "no-address") throw new HttpProblem("no-address", "no local address can be had");

@@ -35,7 +35,10 @@ export interface ChannelPort {
   /** Leaves the guest's messages with the guest until `release`. */
   hold(): void;
   release(): void;
+  /** Takes and gives no more messages; what was taken is still sent. */
   close(): void;
+  /** As `close`, but what waits is dropped, and counted as undelivered. */
+  abort(): void;
 }
 
 export interface OpenOptions {
@@ -44,6 +47,8 @@ export interface OpenOptions {
   local: number | undefined;
   /** Bytes that may wait to be sent, a few for each message included. */
   queueBytes: number;
+  /** Bytes that are left of them when `onWritable` is called. */
+  lowBytes: number;
   /** Milliseconds that a message may wait. */
   timeout: number;
 }

@@ -8,7 +8,6 @@ const statusOf = {
   "not-found": 404,
   "guest-unknown": 404,
   "endpoint-unknown": 404,
-  "method-not-allowed": 405,
   "local-in-use": 409,
   "body-too-large": 413,
   "host-unknown": 421,

@@ -3,7 +3,7 @@ import { textOf } from "./text.ts";
 
 const DEFAULT_HZ = 10;
 const MOST_HZ = 1000;
-/** Senders that get readings at a time. */
+/** Senders that get readings at a time; one more, and the oldest gets none any more: it may have left. */
 const MOST_LISTENERS = 256;
 
 /**
@@ -43,9 +43,9 @@ export function sensor(context: ServiceContext): Service {
         stop(src);
       } else if (command !== "start" || more.length > 0 || !(hz >= 0.1 && hz <= MOST_HZ)) {
         return error(src, `want "start [hz]", 0.1 to ${MOST_HZ}, or "stop"`);
-      } else if (!timers.has(src) && timers.size >= MOST_LISTENERS) {
-        return error(src, `${MOST_LISTENERS} senders get readings already`);
       } else {
+        const [oldest] = timers.keys();
+        if (!timers.has(src) && timers.size >= MOST_LISTENERS && oldest !== undefined) stop(oldest);
         start(src, hz);
       }
       return true;

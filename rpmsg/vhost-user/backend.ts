@@ -80,6 +80,8 @@ export class VhostUserBackend {
   #protocolFeatures = 0n;
   #status = 0;
   #running = false;
+  /** The device was stopped by a change of memory that took its rings away. */
+  #lacksMemory = false;
   #backendRequestFd: number | undefined;
 
   /** Takes the descriptor of a connected socket. */
@@ -296,31 +298,15 @@ export class VhostUserBackend {
 
   // ---- memory ----
 
+  /** Memory changes while the device is stopped; it goes on where it stood as soon as its rings are mapped again. */
   #changeMemory(change: () => void): undefined {
+    const running = this.#running || this.#lacksMemory;
+    this.#halt();
     try {
       change();
     } finally {
-      this.#remap();
-    }
-  }
-
-  /** Running queues find their rings again; where a ring is gone, the device stops. */
-  #remap(): void {
-    if (!this.#running) {
-      this.#update();
-      return;
-    }
-    try {
-      for (const vring of this.#vrings) vring.queue?.remap();
-    } catch (error) {
-      // Its memory is gone: nothing is left to drain or to publish.
-      this.#running = false;
-      this.#device.abandon();
-      for (const vring of this.#vrings) {
-        vring.started = false;
-        vring.queue = undefined;
-      }
-      throw error;
+      this.#lacksMemory = running && !this.#vrings.every((vring) => vring.isMapped(this.#memory.memory));
+      if (!this.#lacksMemory) this.#update();
     }
   }
 
@@ -335,7 +321,11 @@ export class VhostUserBackend {
   /** A vring that is set up: its parts may change only while it does not run. */
   #stoppedVring(index: number): Vring {
     const vring = this.#vring(index);
-    if (vring.queue !== undefined) this.#halt();
+    if (vring.queue !== undefined) {
+      this.#halt();
+      // Its other parts may change too: it runs again with the next KICK or ENABLE.
+      vring.changing = true;
+    }
     return vring;
   }
 
@@ -385,7 +375,10 @@ export class VhostUserBackend {
       if (result < 0)
         throw new FrontendError("kick-unusable", `cannot wait for the kick descriptor: ${errnoName(result)}`);
       vring.started = true;
+      vring.changing = false;
       this.#update();
+      // A kick may have gone to the old descriptor.
+      if (this.#running) this.#device.rescan();
     });
   }
 
@@ -419,6 +412,7 @@ export class VhostUserBackend {
     }
     const vring = this.#vring(payload.getUint32(0, true));
     vring.enabled = payload.getUint32(4, true) !== 0;
+    vring.changing = false;
     this.#update();
     if (this.#running && vring.enabled) this.#device.rescan();
   }
@@ -432,8 +426,9 @@ export class VhostUserBackend {
 
   /** Runs the device when both rings are set up, started and enabled; stops it otherwise. */
   #update(): void {
-    const ready = this.#vrings.every((vring) => vring.configured && vring.started && vring.enabled);
-    if (ready && !this.#running && this.#memory.memory.regions.length > 0) this.#start();
+    const ready = this.#vrings.every((vring) => vring.isReady);
+    if (ready && !this.#running && !this.#lacksMemory && this.#memory.memory.regions.length > 0)
+      this.#start();
     else if (!ready && this.#running) this.#halt();
   }
 
@@ -452,6 +447,7 @@ export class VhostUserBackend {
       this.#running = true;
       this.#device.start(rings);
     } catch (error) {
+      this.#running = false;
       for (const vring of this.#vrings) {
         vring.started = false;
         vring.queue = undefined;
@@ -484,6 +480,7 @@ export class VhostUserBackend {
 
   #resetDevice(): undefined {
     this.#running = false;
+    this.#lacksMemory = false;
     this.#status = 0;
     this.#device.reset();
     for (const vring of this.#vrings) vring.reset();

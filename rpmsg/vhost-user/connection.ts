@@ -30,7 +30,7 @@ const MAX_UNSENT = 64 * 1024;
 /** Descriptors that one message may bring, however many pieces it comes in (posix/unix-socket.ts bounds a piece). */
 const MAX_DESCRIPTORS = 64;
 
-/** Messages that are taken in one go, so that a peer that never stops leaves others their turn. */
+/** Reads in one go, so that a peer that never stops leaves others their turn. A message takes two. */
 const TURN_BUDGET = 64;
 
 /**
@@ -131,12 +131,12 @@ export class VhostUserConnection {
       for (let budget = TURN_BUDGET; budget > 0; ) {
         const wanted = this.#wanted();
         if (wanted === 0) {
-          budget--;
           this.#deliver();
           if (this.#closed) return;
           continue;
         }
         // Exactly what belongs to this message, so that descriptors of the next one do not come along.
+        budget--;
         const got = recvmsg(this.#fd, this.#buffer, this.#received, wanted, this.#arrived);
         if (got === -errno.EAGAIN) return;
         if (got === -errno.EMSGSIZE) {

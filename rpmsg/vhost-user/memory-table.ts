@@ -1,6 +1,7 @@
 import { FrontendError } from "../errors.ts";
 import { GuestMemory } from "../memory/guest-memory.ts";
 import { mappedRegion } from "../memory/mapped-memory.ts";
+import { closeFd } from "../posix/unix-socket.ts";
 import type { VhostUserMessage } from "./connection.ts";
 import { REGION_SIZE, readRegion } from "./messages.ts";
 
@@ -8,6 +9,9 @@ import { REGION_SIZE, readRegion } from "./messages.ts";
 export const MAX_TABLE_REGIONS = 8;
 /** Regions of ADD_MEM_REG; each keeps one descriptor open. */
 export const MAX_MEMORY_SLOTS = 64;
+
+/** Bytes of all regions: each GiB takes time to map, during which nobody else gets a turn. */
+const MAX_MEMORY = 2 ** 38;
 
 /** The guest's memory as the frontend's messages tell it. Each throws a FrontendError where it cannot be done. */
 export class MemoryTable {
@@ -64,6 +68,11 @@ export class MemoryTable {
       throw new FrontendError("descriptor-count", "a memory region came without a descriptor");
     }
     const { guestAddress, userAddress, size, fileOffset } = readRegion(message.payload, offset);
+    const total = this.memory.regions.reduce((sum, region) => sum + region.size, size);
+    if (total > MAX_MEMORY) {
+      closeFd(fd);
+      throw new FrontendError("memory-limit", `${total} bytes of memory, the most is ${MAX_MEMORY}`);
+    }
     const mapped = mappedRegion(fd, fileOffset, guestAddress, userAddress, size);
     try {
       this.memory.add(mapped);

@@ -4,6 +4,7 @@ import type { Poller } from "../posix/poller.ts";
 import { closeFd } from "../posix/unix-socket.ts";
 import { DeviceQueue } from "../virtqueue/device-queue.ts";
 import type { RingAddresses } from "../virtqueue/layout.ts";
+import { ringSizes } from "../virtqueue/layout.ts";
 
 /** Milliseconds between looks at a ring whose frontend passed no kick descriptor. */
 const POLL_INTERVAL = 2;
@@ -19,6 +20,8 @@ export class Vring {
   base = 0;
   started = false;
   enabled = false;
+  /** Its size, addresses or base were changed while it ran. */
+  changing = false;
   /** A kick came while the device did not run. */
   kicked = false;
   /** The queue while the device runs. */
@@ -36,8 +39,19 @@ export class Vring {
     this.#onKick = onKick;
   }
 
-  get configured(): boolean {
-    return this.size > 0 && this.addresses !== undefined;
+  /** It may run, as far as the frontend's messages go. */
+  get isReady(): boolean {
+    return this.size > 0 && this.addresses !== undefined && this.started && this.enabled && !this.changing;
+  }
+
+  /** All its parts are in guest memory. */
+  isMapped(memory: GuestMemory): boolean {
+    const { addresses } = this;
+    if (addresses === undefined) return false;
+    const bytes = ringSizes(this.size);
+    return (["descriptors", "available", "used"] as const).every(
+      (part) => memory.findUser(addresses[part], bytes[part]) !== undefined,
+    );
   }
 
   /**
@@ -102,6 +116,7 @@ export class Vring {
     this.base = 0;
     this.started = false;
     this.enabled = false;
+    this.changing = false;
     this.kicked = false;
     this.queue = undefined;
     this.clearKick();

@@ -59,8 +59,7 @@ export class DeviceQueue {
   readonly #mask: number;
   readonly #indirect: boolean;
   readonly #eventIndex: boolean;
-  readonly #setup: RingSetup;
-  #ring: RingViews;
+  readonly #ring: RingViews;
   /** Window of the last buffer: nearly always that of the next one. */
   #lastWindow: MemoryWindow | undefined;
   readonly #entry8 = new Uint8Array(DESCRIPTOR_SIZE);
@@ -82,7 +81,6 @@ export class DeviceQueue {
    */
   constructor(setup: RingSetup, base: number) {
     this.#ring = mapRing(setup);
-    this.#setup = setup;
     this.#memory = setup.memory;
     this.size = setup.size;
     this.#mask = setup.size - 1;
@@ -96,17 +94,6 @@ export class DeviceQueue {
 
   get position(): QueuePosition {
     return { base: this.#nextAvailable, used: this.#nextUsed };
-  }
-
-  /**
-   * Finds the ring again after the memory regions changed.
-   * @throws FrontendError ring-range, ring-alignment
-   */
-  remap(): void {
-    this.#ring = mapRing(this.#setup);
-    this.#lastWindow = undefined;
-    this.#current = false;
-    this.segments.length = 0;
   }
 
   /**

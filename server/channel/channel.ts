@@ -2,18 +2,14 @@ import type { Duplex } from "node:stream";
 import type { WebSocket } from "ws";
 import type { Limits } from "../../schemas/index.ts";
 import { closeCode } from "../../schemas/index.ts";
-import type {
-  ChannelEvents,
-  ChannelPort,
-  EndpointPort,
-  OpenOptions,
-  UndeliveredCode,
-} from "../endpoint-port.ts";
+import type { ChannelEvents, ChannelPort, UndeliveredCode } from "../endpoint-port.ts";
+import type { Marks } from "./back-pressure.ts";
+import { marksOf } from "./back-pressure.ts";
 import type { FlushTurn } from "./frame-writer.ts";
 import { FrameWriter } from "./frame-writer.ts";
 
-/** What a request asked for, checked. */
-export type ChannelOptions = Pick<OpenOptions, "share" | "local">;
+/** `readyState` of a WebSocket on which no close frame was sent. */
+const OPEN = 1;
 
 /**
  * One raw WebSocket and one endpoint: a binary message is an RPMsg payload, both ways, boundaries kept. A text
@@ -23,20 +19,23 @@ export class RawChannel implements ChannelEvents {
   readonly #stream: Duplex;
   readonly #writer: FrameWriter;
   readonly #limits: Limits;
+  readonly #marks: Marks;
   #socket: WebSocket | undefined;
   #port: ChannelPort | undefined;
   #paused = false;
   /** A close frame is on its way: messages of the guest would come after it. */
   #closing = false;
   #awaitingPong = false;
-  /** Bytes that the client had taken when it was pinged. */
+  /** When the client was pinged: whether the ping had to wait behind other bytes, and how many were taken. */
+  #backlogAtPing = false;
   #takenAtPing = 0;
 
   /** @param stream the connection, on which the handshake is still to be done */
   constructor(stream: Duplex, turn: FlushTurn, limits: Limits) {
     this.#stream = stream;
-    this.#writer = new FrameWriter(stream, turn);
+    this.#writer = new FrameWriter(stream, turn, () => this.#open);
     this.#limits = limits;
+    this.#marks = marksOf(limits);
   }
 
   /**
@@ -62,7 +61,7 @@ export class RawChannel implements ChannelEvents {
   // ---- guest to client ----
 
   onMessage(_src: number, bytes: Uint8Array, offset: number, length: number): void {
-    if (this.#closing) return;
+    if (!this.#open) return;
     this.#writer.binary(bytes, offset, length);
     if (this.#writer.pendingBytes > this.#limits.slowReaderBytes) {
       this.close(closeCode.slowReader, `slow reader: more than ${this.#limits.slowReaderBytes} bytes wait`);
@@ -81,7 +80,7 @@ export class RawChannel implements ChannelEvents {
     const code = port.send(undefined, data, 0, data.length);
     if (code === "sent") return;
     if (code === "queued") {
-      if (port.pendingBytes >= this.#limits.sendQueueBytes && !this.#paused) {
+      if (port.pendingBytes >= this.#marks.pause && !this.#paused) {
         this.#paused = true;
         this.#socket?.pause();
       }
@@ -100,7 +99,9 @@ export class RawChannel implements ChannelEvents {
   }
 
   onUndelivered(code: UndeliveredCode): void {
-    if (code === "too-large") this.close(closeCode.tooBig, "too-large");
+    // What waits behind it would come after a gap.
+    this.#port?.abort();
+    if (code === "too-large") this.close(closeCode.tooBig, code);
     else this.close(closeCode.notDelivered, code);
   }
 
@@ -111,30 +112,38 @@ export class RawChannel implements ChannelEvents {
 
   // ---- liveness and end ----
 
-  /** Asks whether the client is there. While the bridge itself does not read, an answer could not be seen. */
+  /** No close frame was sent, by us or by ws as its answer: nothing may follow one (RFC 6455, 5.5.1). */
+  get #open(): boolean {
+    return !this.#closing && this.#socket?.readyState === OPEN;
+  }
+
+  /** Asks whether the client is there. */
   ping(): void {
-    const socket = this.#socket;
-    if (this.#paused || socket?.readyState !== socket?.OPEN) return;
+    if (!this.#open) return;
     this.#awaitingPong = true;
-    socket?.ping();
+    this.#backlogAtPing = this.#stream.writableLength > 0;
+    this.#socket?.ping();
     this.#takenAtPing = this.#taken();
   }
 
-  /** Ends the connection of a client that neither answered nor took any bytes. */
+  /**
+   * Ends the connection of a client that did not answer. Not judged is one whose socket the bridge itself does not
+   * read, and one that is still on its way through what was written before the ping.
+   */
   checkPong(): void {
-    if (this.#paused || !this.#awaitingPong || this.#taken() > this.#takenAtPing) return;
+    if (this.#paused || !this.#awaitingPong) return;
+    if (this.#backlogAtPing && this.#taken() > this.#takenAtPing) return;
     this.#socket?.terminate();
   }
 
   /** Says good-bye after what was written so far. On a drain, messages that the client has sent are still taken. */
   close(code: number, reason: string): void {
     if (this.#closing) return;
-    this.#closing = true;
     this.#writer.flush();
-    if (code !== closeCode.drain) this.#port?.close();
-    if (this.#paused) {
-      this.#paused = false;
-      this.#socket?.resume();
+    this.#closing = true;
+    if (code !== closeCode.drain) {
+      this.#port?.close();
+      this.onWritable();
     }
     this.#socket?.close(code, reason);
   }
@@ -148,18 +157,3 @@ export class RawChannel implements ChannelEvents {
     return bytesWritten - writableLength;
   }
 }
-
-/** Opens an endpoint for a channel. */
-export function openChannel(
-  endpoint: EndpointPort,
-  options: ChannelOptions,
-  limits: Limits,
-  events: ChannelEvents,
-): ReturnType<EndpointPort["open"]> {
-  // After the socket is paused, a read chunk of messages still arrives: their place is kept.
-  const queueBytes = limits.sendQueueBytes + READ_CHUNK;
-  return endpoint.open({ ...options, queueBytes, timeout: limits.sendTimeout }, events);
-}
-
-/** Most bytes of messages that still arrive after a pause: a read of Node's sockets, twice. */
-const READ_CHUNK = 128 * 1024;

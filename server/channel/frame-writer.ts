@@ -46,15 +46,18 @@ export class FlushTurn {
 export class FrameWriter {
   readonly #socket: Duplex;
   readonly #turn: FlushTurn;
+  readonly #isOpen: () => boolean;
   #slab: Buffer | undefined;
   /** What of the slab is written to the socket, and what is filled. */
   #start = 0;
   #end = 0;
   #dirty = false;
 
-  constructor(socket: Duplex, turn: FlushTurn) {
+  /** @param isOpen whether frames may still be written */
+  constructor(socket: Duplex, turn: FlushTurn, isOpen: () => boolean = () => true) {
     this.#socket = socket;
     this.#turn = turn;
+    this.#isOpen = isOpen;
   }
 
   /** Bytes that the client has not taken. */
@@ -66,7 +69,7 @@ export class FrameWriter {
   binary(bytes: Uint8Array, offset: number, length: number): void {
     let slab = this.#slab;
     if (slab === undefined) {
-      slab = this.#turn.takeSlab();
+      slab = length + 4 > SLAB ? Buffer.allocUnsafeSlow(length + 4) : this.#turn.takeSlab();
       this.#slab = slab;
       this.#start = 0;
       this.#end = 0;
@@ -118,6 +121,6 @@ export class FrameWriter {
     if (slab === undefined || this.#start === this.#end) return;
     const part = slab.subarray(this.#start, this.#end);
     this.#start = this.#end;
-    if (!this.#socket.destroyed && this.#socket.writable) this.#socket.write(part);
+    if (this.#isOpen() && this.#socket.writable) this.#socket.write(part);
   }
 }

@@ -33,7 +33,7 @@ export async function listEndpoints(flags: ClientFlags, guest?: string): Promise
 }
 
 /**
- * Connects to GUEST/ENDPOINT.
+ * Connects to GUEST/ENDPOINT. The socket is paused, so that nothing comes before whoever asked listens: `resume` it.
  * @throws CommandError with the bridge's own words where it refuses
  */
 export async function openEndpoint(reference: string, flags: ChannelFlags): Promise<WebSocket> {
@@ -43,7 +43,10 @@ export async function openEndpoint(reference: string, flags: ChannelFlags): Prom
   if (flags.local !== undefined) url.searchParams.set("local", flags.local);
   const socket = new WebSocket(url, { headers: authorization(flags), perMessageDeflate: false });
   await new Promise<void>((resolve, reject) => {
-    socket.once("open", resolve);
+    socket.once("open", () => {
+      socket.pause();
+      resolve();
+    });
     socket.once("error", (error) => reject(unreachable(flags, error)));
     socket.once("unexpected-response", (_request, response: IncomingMessage) => {
       let body = "";

@@ -25,7 +25,9 @@ export async function connect(endpoint: string, flags: ConnectFlags): Promise<vo
   const end = closed(socket);
   if (interactive) process.stderr.write(`connected to ${endpoint}, ${raw ? "ctrl-]" : "ctrl-d"} leaves\n`);
   try {
-    await Promise.all([end, raw ? keys(socket) : lines(socket, flags)]);
+    const talk = raw ? keys(socket) : lines(socket, flags);
+    socket.resume();
+    await Promise.all([end, talk]);
   } finally {
     if (raw && interactive) process.stdin.setRawMode(false);
     process.stdin.destroy();

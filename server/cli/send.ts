@@ -25,6 +25,7 @@ export async function send(endpoint: string, data: string, flags: SendFlags): Pr
       reject(new CommandError(`no reply within ${seconds} seconds`));
     }, seconds * 1000);
   });
+  socket.resume();
   socket.send(message, { binary: true });
   if (flags.wait !== undefined) {
     // Whichever comes first: the end of the connection is an error here.

@@ -25,7 +25,7 @@ export async function serve(flags: ServeFlags & { auth: boolean }): Promise<void
   } catch (error) {
     bridge.close();
     const { code } = error as NodeJS.ErrnoException;
-    if (code === undefined || !/^E[A-Z]+$/.test(code)) throw error;
+    if (code === undefined || !/^E(?!RR_)[A-Z_]+$/.test(code)) throw error;
     throw new CommandError(`cannot listen on ${config.listen}: ${code}`);
   }
   const bound = app.server.address();

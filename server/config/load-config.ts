@@ -1,5 +1,5 @@
 import { readFileSync } from "node:fs";
-import { parse, YAMLParseError } from "yaml";
+import { parse } from "yaml";
 import type { ZodError } from "zod";
 import type { ConfigInput } from "../../schemas/index.ts";
 import { Config } from "../../schemas/index.ts";
@@ -52,12 +52,14 @@ function readFile(path: string): Tree {
   } catch (error) {
     throw new ConfigError("config", `cannot read the file: ${(error as Error).message}`);
   }
+  let content: unknown;
   try {
-    return asRecord(parse(text) ?? {}, path);
+    content = parse(text);
   } catch (error) {
-    if (!(error instanceof YAMLParseError)) throw error;
-    throw new ConfigError("config", `${path} is not YAML: ${error.message.split("\n")[0]}`);
+    // Not only YAMLParseError: aliases that are unknown or too many are a ReferenceError.
+    throw new ConfigError("config", `${path} is not YAML: ${(error as Error).message.split("\n")[0]}`);
   }
+  return asRecord(content ?? {}, path);
 }
 
 function applyEnvironment(tree: Tree, environment: NodeJS.ProcessEnv): void {

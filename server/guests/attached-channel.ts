@@ -23,7 +23,7 @@ export class AttachedChannel implements ChannelPort {
         onWritable: () => events.onWritable(),
         onUndelivered: (code) => this.#undelivered(code),
       },
-      { limit: options.queueBytes, timeout: options.timeout },
+      { limit: options.queueBytes, low: options.lowBytes, timeout: options.timeout },
     );
     local.retain();
     local.add(events);
@@ -71,6 +71,13 @@ export class AttachedChannel implements ChannelPort {
     this.#endpoint.closed(this);
     // What the client has sent is still on its way, from the channel's address.
     this.#queue.finish(() => this.#local.release());
+  }
+
+  abort(): void {
+    if (this.#closed) return;
+    this.#endpoint.counters.undelivered += this.#queue.pending;
+    this.#queue.clear();
+    this.close();
   }
 
   /** The channel is of no use any more. */

@@ -133,21 +133,23 @@ export class Attachment implements GuestPort {
     }
   }
 
-  /** Leaves what the guest sends with the guest, from now on. */
-  hold(): void {
-    this.device.hold();
-  }
-
-  /** Waits until what clients have sent is with the guest, at most `timeout` milliseconds. */
+  /**
+   * Waits until what clients have sent is with the guest, at most `timeout` milliseconds. The guest's own messages are
+   * still taken, although nobody is there for them: a guest whose answers find no way out takes no messages in either.
+   */
   async drained(timeout: number): Promise<void> {
-    if (this.device.idle || this.device.state !== "attached" || timeout <= 0) return;
-    let timer: NodeJS.Timeout | undefined;
-    await new Promise<void>((resolve) => {
-      this.#onIdle = resolve;
-      timer = setTimeout(resolve, timeout);
-    });
-    this.#onIdle = undefined;
-    clearTimeout(timer);
+    if (this.device.idle) return;
+    if (this.device.state === "attached" && timeout > 0) {
+      let timer: NodeJS.Timeout | undefined;
+      await new Promise<void>((resolve) => {
+        this.#onIdle = resolve;
+        timer = setTimeout(resolve, timeout);
+      });
+      this.#onIdle = undefined;
+      clearTimeout(timer);
+    }
+    const { pending } = this.device;
+    if (pending > 0) this.log.warn("undelivered-at-stop", { messages: pending });
   }
 
   close(): void {

@@ -31,8 +31,17 @@ export function runGuestProcess(options: GuestProcessOptions): { close(): void }
     });
     return guest;
   };
-  const transport =
-    mode === "listen" ? listenTransport(socket, poller, serve, fail) : connectTransport(socket, serve, fail);
+  let transport: { close(): void };
+  try {
+    transport =
+      mode === "listen"
+        ? listenTransport(socket, poller, serve, fail)
+        : connectTransport(socket, serve, fail);
+  } catch (error) {
+    // An open poller would keep the process alive.
+    poller.close();
+    throw error;
+  }
   return {
     close() {
       transport.close();

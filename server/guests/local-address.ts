@@ -9,7 +9,8 @@ export class LocalAddress {
   readonly shared: boolean;
   /** Whose counters count what arrives here. */
   owner: AttachedEndpoint | undefined;
-  readonly #channels: ChannelEvents[] = [];
+  /** Never changed in place: a channel may go while a message is passed on. */
+  #channels: readonly ChannelEvents[] = [];
   #users = 0;
   readonly #onClose: () => void;
 
@@ -27,10 +28,8 @@ export class LocalAddress {
         counters.bytesFromGuest += length;
         if (this.#channels.length === 0) counters.noClient++;
       }
-      // A channel may close, and leave the list, while it takes the message.
-      for (let i = this.#channels.length - 1; i >= 0; i--) {
-        this.#channels[i]?.onMessage(src, bytes, offset, length);
-      }
+      const channels = this.#channels;
+      for (let i = 0; i < channels.length; i++) channels[i]?.onMessage(src, bytes, offset, length);
     }, address);
   }
 
@@ -39,12 +38,11 @@ export class LocalAddress {
   }
 
   add(channel: ChannelEvents): void {
-    this.#channels.push(channel);
+    this.#channels = [...this.#channels, channel];
   }
 
   remove(channel: ChannelEvents): void {
-    const index = this.#channels.indexOf(channel);
-    if (index !== -1) this.#channels.splice(index, 1);
+    this.#channels = this.#channels.filter((each) => each !== channel);
   }
 
   /** One more has, or may have, messages on their way from this address. */

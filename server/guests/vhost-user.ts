@@ -52,10 +52,17 @@ export function vhostUserLink(config: VhostUserConfig, attachment: Attachment): 
     return backend;
   };
   const failed = report("transport-error");
-  const transport =
-    config.mode === "listen"
-      ? listenTransport(config.path, poller, serve, failed)
-      : connectTransport(config.path, serve, failed);
+  let transport: { close(): void };
+  try {
+    transport =
+      config.mode === "listen"
+        ? listenTransport(config.path, poller, serve, failed)
+        : connectTransport(config.path, serve, failed);
+  } catch (error) {
+    // An open poller would keep the process alive.
+    poller.close();
+    throw error;
+  }
 
   return {
     kind: "vhost-user",

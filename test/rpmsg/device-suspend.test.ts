@@ -215,16 +215,6 @@ describe("a restart elsewhere is a reset", () => {
     expect(device.generation).toBe(1);
   });
 
-  test("abandon looks at the rings no more", async () => {
-    const { device, driver, received } = await boot();
-    driver.offer(0x400, 1030, "not taken");
-    device.abandon();
-    await turns();
-    expect(texts(received)).toEqual(["hello"]);
-    expect(driver.returned()).toEqual([]);
-    expect([device.state, device.generation]).toEqual(["detached", 2]);
-  });
-
   test("a handler that stops the device: its message is taken once", async () => {
     const device = new RpmsgDevice();
     const got: string[] = [];

@@ -75,6 +75,39 @@ describe("a reset ends every client with 4001", () => {
   });
 });
 
+test("clients of a service of the host speak from its address, and hear what the guest says to it", async () => {
+  const running = await vhostBridge({}, RAW);
+  const valve = new Valve(true);
+  await running.attach({ services: { "rpmsg-raw": valve.factory } });
+  await running.endpoint("rpmsg-raw", (each) => each.origin === "host" && each.state === "connected");
+  const clients = [
+    await running.connect("/ws/v1/vm/rpmsg-raw?origin=host"),
+    await running.connect("/ws/v1/vm/rpmsg-raw?origin=host"),
+    await running.connect("/ws/v1/vm/rpmsg-raw?origin=host&share=shared&local=1040"),
+    await running.connect("/ws/v1/vm/rpmsg-raw?origin=host&share=private&local=2000"),
+  ];
+  for (const [i, client] of clients.entries()) {
+    client.send(`${i}`);
+    await eventually("the message", () => valve.taken[i]);
+  }
+  expect(valve.sources).toEqual([1040, 1040, 1040, 2000]);
+  valve.context?.send(1040, Buffer.from("to the service"));
+  valve.context?.send(2000, Buffer.from("to one client"));
+  for (const client of clients.slice(0, 3)) expect(await client.text()).toBe("to the service");
+  expect(await clients[3]?.text()).toBe("to one client");
+});
+
+test("a message that is too long is refused while the guest is paused, too", async () => {
+  const running = await vhostBridge();
+  const { vm } = await running.attach();
+  await running.endpoint("sink");
+  const client = await running.connect("/ws/v1/vm/sink");
+  await vm.pause();
+  client.send(Buffer.alloc(497));
+  expect((await client.closed).code).toBe(1009);
+  expect((await running.endpoint("sink")).counters.messagesToGuest).toBe(0);
+});
+
 test("a withdrawal ends the clients of that endpoint with 4002, and only those", async () => {
   const running = await vhostBridge();
   const { guest } = await running.attach();
@@ -129,7 +162,10 @@ test("a pause keeps clients, addresses and endpoints, and what was sent meanwhil
 
 describe("before the first attachment", () => {
   test("a service of the host is listed, and takes messages that arrive when the guest does", async () => {
-    const running = await vhostBridge({}, { announce: [{ name: "echo", address: 1040 }, { name: "two words" }] });
+    const running = await vhostBridge(
+      {},
+      { announce: [{ name: "echo", address: 1040 }, { name: "two words" }] },
+    );
     expect(await running.guest("vm")).toMatchObject({ state: "waiting", generation: 1, features: null });
     expect(await running.endpoints()).toEqual([
       expect.objectContaining({ name: "echo", address: 1040, state: "declared", path: "/ws/v1/vm/echo" }),

@@ -66,6 +66,28 @@ describe("a drain", () => {
     expect(running.bridge.guest("vm").counters.messagesToGuest).toBe(200);
   });
 
+  test("delivers all that a client has sent which was held up, in order and without a gap", async () => {
+    const running = await vhostBridge();
+    const valve = new Valve();
+    const attached = await running.attach({ profile: "rpmsg-lite", services: { valve: valve.factory } });
+    await running.endpoint("valve");
+    const client = await running.connect("/ws/v1/vm/valve");
+    for (let n = 0; n < 20_000; n++) client.send(`message ${n}`.padEnd(100));
+    await running.endpoint("valve", (each) => each.counters.bytesToGuest > 65_536);
+    const drained = running.bridge.drain();
+    // The guest is slower than the client, and comes round to reading in the midst of the drain.
+    await eventually("the end is told", () =>
+      client.socket.readyState === client.socket.OPEN ? undefined : true,
+    );
+    const until = performance.now() + 200;
+    await eventually("time", () => (performance.now() > until ? true : undefined));
+    valve.release(attached);
+    await drained;
+    expect((await client.closed).code).toBe(1001);
+    await eventually("the last of them", () => valve.taken[19_999]);
+    expect(valve.taken.findIndex((each, n) => each.toString().trim() !== `message ${n}`)).toBe(-1);
+  });
+
   test("waits no longer than it may for clients that do not close and guests that do not read", async () => {
     const running = await vhostBridge({ limits: { drainTimeout: 300 } });
     const valve = new Valve();

@@ -11,9 +11,10 @@ describe("a client that does not read", () => {
     slow.send("200000 496");
     await endpoint("source", (each) => each.counters.messagesFromGuest > 1000);
     fast.send("2000 100");
-    // The bursts come one after the other; the slow one's is thrown away from its close on.
+    // The bursts come in turn; the slow one's is thrown away from its close on.
     const burst = await fast.take(2000);
     expect(burst.findIndex((each, i) => each.length !== 100 || each.readUInt32LE(0) !== i)).toBe(-1);
+    await endpoint("source", (each) => each.clients === 1);
     slow.socket.resume();
     const { code, reason } = await slow.closed;
     expect([code, reason]).toEqual([1013, "slow reader: more than 65536 bytes wait"]);
@@ -46,17 +47,17 @@ test("a burst of 100,000 messages comes whole and in order", async () => {
 
 describe("liveness", () => {
   test("a client that answers pings stays, however long it is silent", async () => {
-    const { connect } = await testBridge({ limits: { pingInterval: 20, pongTimeout: 15 } });
+    const { connect } = await testBridge({ limits: { pingInterval: 80, pongTimeout: 70 } });
     const client = await connect("/ws/v1/demo/echo");
     let pings = 0;
     client.socket.on("ping", () => pings++);
-    await eventually("ten pings", () => (pings >= 10 ? true : undefined));
+    await eventually("five pings", () => (pings >= 5 ? true : undefined));
     client.send("still here");
     expect(await client.text()).toBe("still here");
   });
 
   test("a client that answers none is cut off, and others stay", async () => {
-    const { url, connect, endpoint } = await testBridge({ limits: { pingInterval: 40, pongTimeout: 30 } });
+    const { url, connect, endpoint } = await testBridge({ limits: { pingInterval: 100, pongTimeout: 80 } });
     const other = await connect("/ws/v1/demo/echo");
     const dead = await RawClient.open(url, "/ws/v1/demo/echo");
     expect((await endpoint("echo")).clients).toBe(2);
@@ -68,7 +69,7 @@ describe("liveness", () => {
   });
 
   test("a pong that was not asked for does not count as an answer to the next ping", async () => {
-    const { url } = await testBridge({ limits: { pingInterval: 40, pongTimeout: 30 } });
+    const { url } = await testBridge({ limits: { pingInterval: 100, pongTimeout: 80 } });
     const dead = await RawClient.open(url, "/ws/v1/demo/echo");
     dead.send(opcode.pong);
     await dead.ended;
@@ -76,48 +77,10 @@ describe("liveness", () => {
   });
 
   test("a time for the answer that is longer than the interval works too", async () => {
-    const { url, connect } = await testBridge({ limits: { pingInterval: 20, pongTimeout: 50 } });
+    const { url, connect } = await testBridge({ limits: { pingInterval: 50, pongTimeout: 120 } });
     const other = await connect("/ws/v1/demo/echo");
     const dead = await RawClient.open(url, "/ws/v1/demo/echo");
     await dead.ended;
     expect(other.socket.readyState).toBe(other.socket.OPEN);
-  });
-});
-
-describe("no data frame follows a close frame (RFC 6455, 5.5.1)", () => {
-  test("when the bridge closes a slow reader", async () => {
-    const { url } = await testBridge({ limits: { slowReaderBytes: 65_536 } });
-    const client = await RawClient.open(url, "/ws/v1/demo/source");
-    client.socket.pause();
-    client.send(opcode.binary, Buffer.from("100000 496"));
-    await new Promise((resolve) => client.socket.once("drain", resolve).emit("drain"));
-    client.socket.resume();
-    expect(await client.closeCode()).toBe(1013);
-    client.socket.end();
-    await client.ended;
-    expect(client.frames.at(-1)?.opcode).toBe(opcode.close);
-  });
-
-  test("when the client breaks the protocol in the middle of a stream", async () => {
-    const { url } = await testBridge({ limits: { slowReaderBytes: 2 ** 28 } });
-    const client = await RawClient.open(url, "/ws/v1/demo/source");
-    client.send(opcode.binary, Buffer.from("1000000 16"));
-    await client.frame((each) => each.opcode === opcode.binary);
-    client.send(opcode.text, Buffer.from([0xff]));
-    expect(await client.closeCode()).toBe(1007);
-    client.socket.end();
-    await client.ended;
-    expect(client.frames.at(-1)?.opcode).toBe(opcode.close);
-  });
-
-  test("when the client closes in the middle of a stream", async () => {
-    const { url } = await testBridge({ limits: { slowReaderBytes: 2 ** 28 } });
-    const client = await RawClient.open(url, "/ws/v1/demo/source");
-    client.send(opcode.binary, Buffer.from("1000000 16"));
-    await client.frame((each) => each.opcode === opcode.binary);
-    client.send(opcode.close, Buffer.from([0x03, 0xe8]));
-    expect(await client.closeCode()).toBe(1000);
-    await client.ended;
-    expect(client.frames.at(-1)?.opcode).toBe(opcode.close);
   });
 });

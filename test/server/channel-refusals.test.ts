@@ -93,7 +93,9 @@ describe("who asks, and for whom, is checked before the upgrade", () => {
       origin: "https://panel.example",
     };
     expect(await statusOf(url, "/ws/v1/demo/echo", head)).toBe(101);
-    expect(await statusOf(url, "/ws/v1/demo/echo", { ...head, origin: "https://panel.example.evil" })).toBe(403);
+    expect(await statusOf(url, "/ws/v1/demo/echo", { ...head, origin: "https://panel.example.evil" })).toBe(
+      403,
+    );
   });
 });
 

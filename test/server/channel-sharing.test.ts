@@ -58,6 +58,16 @@ describe("shared clients", () => {
     expect(other.received).toBe(0);
   });
 
+  test("that come when all others have left share a new address", async () => {
+    const { connect } = await testBridge();
+    for (let round = 0; round < 3; round++) {
+      const client = await connect("/ws/v1/demo/echo?share=shared");
+      client.send(`round ${round}`);
+      expect(await client.text()).toBe(`round ${round}`);
+      await client.close();
+    }
+  });
+
   test("of different endpoints share nothing", async () => {
     const { connect } = await testBridge();
     const echo = await connect("/ws/v1/demo/echo?share=shared");

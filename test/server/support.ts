@@ -11,20 +11,26 @@ import type { ConfigInput, Endpoint, Guest } from "../../schemas/index.ts";
 import { Config, EndpointList, Problem } from "../../schemas/index.ts";
 import { buildApp } from "../../server/app.ts";
 import { Bridge } from "../../server/bridge.ts";
+import { ConfigError } from "../../server/config/config-error.ts";
 
 /** A bridge that listens on a free port. */
 export interface RunningBridge {
   readonly bridge: Bridge;
   /** `http://127.0.0.1:PORT` */
   readonly url: string;
-  endpoints(): Promise<Endpoint[]>;
-  guest(name: string): Promise<Guest>;
-  /** The endpoint of that guest and name; waits until it is listed, and `where` holds for it. */
-  endpoint(name: string, where?: (endpoint: Endpoint) => boolean): Promise<Endpoint>;
-  connect(path: string, protocols?: string[]): Promise<Client>;
+  readonly endpoints: () => Promise<Endpoint[]>;
+  readonly guest: (name: string) => Promise<Guest>;
+  /** The endpoint of that name, as soon as it is listed and `where` holds for it. */
+  readonly endpoint: (name: string, where?: (endpoint: Endpoint) => boolean) => Promise<Endpoint>;
+  readonly connect: (path: string, protocols?: string[]) => Promise<Client>;
   /** Tries to connect where the bridge is to refuse, and gives its answer. */
-  refusal(path: string, options?: { protocols?: string[]; headers?: Record<string, string> }): Promise<Problem>;
-  close(): Promise<void>;
+  readonly refusal: (path: string, options?: RefusalOptions) => Promise<Problem>;
+  readonly close: () => Promise<void>;
+}
+
+interface RefusalOptions {
+  protocols?: string[];
+  headers?: Record<string, string>;
 }
 
 /** A line of the bridge's log. */
@@ -72,10 +78,7 @@ export async function testBridge(
   return running;
 }
 
-async function refusal(
-  url: string,
-  options: { protocols?: string[]; headers?: Record<string, string> } = {},
-): Promise<Problem> {
+async function refusal(url: string, options: RefusalOptions = {}): Promise<Problem> {
   const socket = new WebSocket(url, options.protocols ?? [], { headers: options.headers ?? {} });
   socket.on("error", () => {});
   const [, response] = (await Promise.race([
@@ -98,6 +101,18 @@ export function testDirectory(): string {
   const directory = mkdtempSync(join(tmpdir(), "rpmsg-"));
   onTestFinished(() => rmSync(directory, { recursive: true }));
   return directory;
+}
+
+/** The key that the configuration error of `action` names; its message is one line and begins with it. */
+export function configKeyOf(action: () => unknown): string {
+  try {
+    action();
+  } catch (error) {
+    if (!(error instanceof ConfigError)) throw error;
+    if (!error.message.startsWith(`${error.key}: `) || error.message.includes("\n")) throw error;
+    return error.key;
+  }
+  throw new Error("no error");
 }
 
 /** Waits until `probe` gives something, asked again after every turn of the event loop. */

@@ -15,7 +15,7 @@ type VhostUserConfig = Extract<GuestConfig, { kind: "vhost-user" }>;
 /** A bridge with the guest `vm`, which waits for its frontend. */
 export interface VhostBridge extends RunningBridge {
   /** Attaches an emulated guest in this process; it is gone at the end of the test. */
-  attach(options?: EmulatedGuestOptions): Promise<AttachedGuest>;
+  readonly attach: (options?: EmulatedGuestOptions) => Promise<AttachedGuest>;
 }
 
 export interface AttachedGuest {
@@ -36,7 +36,8 @@ export async function vhostBridge(
   return { ...running, attach: (options) => attachGuest(path, options) };
 }
 
-async function attachGuest(path: string, options: EmulatedGuestOptions = {}): Promise<AttachedGuest> {
+/** Attaches an emulated guest of this process to the bridge that listens there. */
+export async function attachGuest(path: string, options: EmulatedGuestOptions = {}): Promise<AttachedGuest> {
   const fd = connectUnix(path);
   if (fd < 0) throw new Error(`cannot connect to ${path}: ${fd}`);
   const poller = new Poller();
@@ -57,6 +58,8 @@ async function attachGuest(path: string, options: EmulatedGuestOptions = {}): Pr
 /** A service that takes messages only while it is open, and keeps them. */
 export class Valve {
   readonly taken: Buffer[] = [];
+  /** Addresses that the messages came from. */
+  readonly sources: number[] = [];
   open: boolean;
   context: ServiceContext | undefined;
 
@@ -67,9 +70,11 @@ export class Valve {
   readonly factory = (context: ServiceContext): Service => {
     this.context = context;
     return {
-      onMessage: (_src, bytes, offset, length) => {
-        if (this.open) this.taken.push(Buffer.from(bytes.subarray(offset, offset + length)));
-        return this.open;
+      onMessage: (src, bytes, offset, length) => {
+        if (!this.open) return false;
+        this.taken.push(Buffer.from(bytes.subarray(offset, offset + length)));
+        this.sources.push(src);
+        return true;
       },
     };
   };

@@ -171,23 +171,43 @@ describe.skipIf(unsupported !== undefined)(titled("vhost-user memory"), () => {
     });
 
     test.each([
-      { name: "a table without the rings", bad: table([{ ...WHOLE, user: 0 }]), count: 1 },
-      { name: "an empty table", bad: table([]), count: 0 },
-      { name: "a bad table", bad: table([{ ...WHOLE, size: 2 * MEMORY_SIZE }]), count: 1 },
-    ])("$name resets the device, which can be set up again", async ({ bad, count }) => {
+      { name: "a table without the rings", bad: table([{ ...WHOLE, user: 0 }]), count: 1, refused: false },
+      { name: "an empty table", bad: table([]), count: 0, refused: false },
+      { name: "a bad table", bad: table([{ ...WHOLE, size: 2 * MEMORY_SIZE }]), count: 1, refused: true },
+    ])("$name stops the device, which goes on once its rings are back", async ({ bad, count, refused }) => {
       const session = open();
       const { received } = openEndpoint(session.device, 1030);
       await session.features();
-      await session.start();
-      session.guest.offer(0x400, 1030, "gone with its memory");
+      const { kicks } = await session.start();
+      session.guest.offer(0x400, 1030, "before");
       const fds = [session.guest.region.fd].slice(0, count);
-      expect(await session.tell(request.SET_MEM_TABLE, bad, fds)).not.toBe(0);
-      expect([session.device.state, session.device.generation]).toEqual(["detached", 2]);
-      expect(received).toEqual([]);
-      await session.start();
+      expect((await session.tell(request.SET_MEM_TABLE, bad, fds)) !== 0).toBe(refused);
+      expect([session.device.state, session.device.generation]).toEqual(["suspended", 1]);
+      expect(texts(received)).toEqual(["before"]);
+      session.guest.offer(0x400, 1030, "meanwhile");
+      session.kick(kicks[1]);
       await turns();
-      expect(session.device.state).toBe("attached");
       expect(received).toHaveLength(1);
+      expect(await session.tell(request.SET_MEM_TABLE, ...session.memoryTable())).toBe(0);
+      await turns();
+      expect([session.device.state, session.device.generation]).toEqual(["attached", 1]);
+      expect(texts(received)).toEqual(["before", "meanwhile"]);
+    });
+
+    test("taking the region of the rings out and putting it back is a pause", async () => {
+      const session = open();
+      const { received } = openEndpoint(session.device, 1030);
+      await session.features();
+      const { kicks } = await session.start();
+      session.guest.offer(0x400, 1030, "before");
+      expect(await session.tell(request.REM_MEM_REG, slot(WHOLE))).toBe(0);
+      expect(session.device.state).toBe("suspended");
+      expect(await session.tell(request.ADD_MEM_REG, slot(WHOLE), [session.guest.region.fd])).toBe(0);
+      expect([session.device.state, session.device.generation]).toEqual(["attached", 1]);
+      session.guest.offer(0x400, 1030, "after");
+      session.kick(kicks[1]);
+      await turns();
+      expect(texts(received)).toEqual(["before", "after"]);
     });
 
     test("removing a region with buffers in use costs the guest its queue, not the process", async () => {

@@ -111,6 +111,29 @@ describe.skipIf(unsupported !== undefined)(titled("vhost-user state"), () => {
     expect(session.device.state).toBe("suspended");
   });
 
+  test("a message whose kick went to the old descriptor is found when a new one comes", async () => {
+    const session = open();
+    const { received } = openEndpoint(session.device, 1030);
+    await session.features();
+    await session.start();
+    await turns();
+    session.guest.offer(0x400, 1030, "between");
+    expect(await session.tell(request.SET_VRING_KICK, fdPayload(1), [session.eventfd()])).toBe(0);
+    expect(texts(received)).toEqual(["between"]);
+  });
+
+  test("a ring that is set up anew while it runs waits for its KICK", async () => {
+    const session = open();
+    await session.features();
+    await session.start();
+    expect(await session.tell(request.SET_VRING_NUM, statePayload(1, 64))).toBe(0);
+    expect(session.device.state).toBe("suspended");
+    expect(await session.tell(request.SET_VRING_ADDR, session.addresses(1))).toBe(0);
+    expect(session.device.state).toBe("suspended");
+    expect(await session.tell(request.SET_VRING_KICK, fdPayload(1), [session.eventfd()])).toBe(0);
+    expect(session.device.state).toBe("attached");
+  });
+
   test("one ring disabled and enabled again is a pause", async () => {
     const session = open();
     const { endpoint, received } = openEndpoint(session.device, 1030);

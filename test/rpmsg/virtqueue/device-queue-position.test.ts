@@ -1,8 +1,6 @@
 import { describe, expect, it } from "vitest";
-import { heapRegion } from "../../../rpmsg/memory/heap-memory.ts";
 import { codeOf } from "../support/coded.ts";
-import { GUEST_BASE, MEMORY_SIZE, RawRing, USER_BASE, WRITE } from "../support/raw-ring.ts";
-import { windowOf } from "../support/windows.ts";
+import { RawRing } from "../support/raw-ring.ts";
 
 describe("the position of a device queue", () => {
   it("begins at the base that is given and at the used index in memory", () => {
@@ -65,63 +63,5 @@ describe("the position of a device queue", () => {
     const ring = new RawRing({ size: 4 });
     ring.setAvailableIndex(index);
     expect(codeOf(() => ring.device(base).peek())).toBe("avail-index-jump");
-  });
-});
-
-describe("a device queue after a change of the memory regions", () => {
-  /** The same addresses, other bytes: as a region that was taken out and mapped again elsewhere. */
-  function replaced(ring: RawRing, size = MEMORY_SIZE) {
-    ring.memory.remove(GUEST_BASE, USER_BASE, MEMORY_SIZE);
-    const region = heapRegion(GUEST_BASE, size, USER_BASE);
-    ring.memory.add(region);
-    const { u8 } = windowOf(region);
-    u8.set(ring.bytes.subarray(0, size));
-    return u8;
-  }
-
-  it("finds its ring and its buffers again, at the same position", () => {
-    const ring = new RawRing({ size: 4, start: 3 });
-    for (const index of [0, 1])
-      ring.describe(index, { address: ring.buffer(64 * index), length: 32, flags: WRITE });
-    ring.offer(0, 1);
-    const queue = ring.device();
-    queue.peek();
-    queue.complete(16);
-    queue.publish();
-    queue.peek();
-    const bytes = replaced(ring);
-    const old = ring.bytes.slice();
-    queue.remap();
-    expect(queue.position).toEqual({ base: 4, used: 4 });
-    // The current chain is looked for anew.
-    expect(() => queue.complete(0)).toThrow(RangeError);
-    expect(queue.peek()).toBe(true);
-    expect(queue.head).toBe(1);
-    queue.writeMessage(Uint32Array.of(1, 2, 3, 4), Uint8Array.of(5), 0, 1);
-    queue.complete(17);
-    queue.publish();
-    queue.wantKicks(false);
-    expect(Buffer.compare(ring.bytes, old)).toBe(0);
-    expect([...bytes.subarray(0x8040, 0x8051)]).toEqual([1, 0, 0, 0, 2, 0, 0, 0, 3, 0, 0, 0, 4, 0, 0, 0, 5]);
-    expect([bytes[0x4000], bytes[0x4002]]).toEqual([1, 5]);
-  });
-
-  it("says so when its ring is gone", () => {
-    const ring = new RawRing();
-    const queue = ring.device();
-    replaced(ring, 0x4000);
-    expect(codeOf(() => queue.remap())).toBe("ring-range");
-  });
-
-  it("refuses buffers of memory that is gone", () => {
-    const ring = new RawRing({ size: 4 });
-    ring.describe(0, { address: ring.buffer(0), length: 32 });
-    ring.offer(0, 0);
-    const queue = ring.device();
-    expect(queue.peek()).toBe(true);
-    queue.complete(0);
-    replaced(ring, 0x8000);
-    queue.remap();
-    expect(codeOf(() => queue.peek())).toBe("descriptor-range");
   });
 });

@@ -1,0 +1,109 @@
+import { once } from "node:events";
+import { connect } from "node:net";
+import supertest from "supertest";
+import { describe, expect, test } from "vitest";
+import { Problem } from "../../schemas/resources.ts";
+import { testBridge } from "./support.ts";
+
+/** The first line of the answer to a request with just these lines of a head. */
+async function ask(url: string, lines: string[]): Promise<string> {
+  const { hostname, port } = new URL(url);
+  const socket = connect(Number(port), hostname);
+  socket.end(`${lines.join("\r\n")}\r\n\r\n`);
+  let answer = "";
+  socket.setEncoding("latin1").on("data", (part: string) => {
+    answer += part;
+  });
+  await once(socket, "close");
+  return answer.slice(0, answer.indexOf("\r\n"));
+}
+
+describe("Host is compared by name; the port does not matter", () => {
+  test.each([
+    ["localhost", 200],
+    ["localhost:8080", 200],
+    ["LocalHost:1", 200],
+    ["localhost:", 200],
+    ["127.0.0.1", 200],
+    ["127.0.0.1:65535", 200],
+    ["192.168.7.2:8080", 200],
+    ["[::1]", 200],
+    ["[::1]:8080", 200],
+    ["[2001:db8::7]:8080", 200],
+    ["bridge.lab", 200],
+    ["BRIDGE.lab:8080", 200],
+    ["mixed.lab", 200],
+    ["evil.example", 421],
+    ["evil.example:8080", 421],
+    ["localhost.evil.example", 421],
+    ["127.0.0.1.evil.example", 421],
+    ["evil.bridge.lab", 421],
+    ["bridge.lab.", 421],
+    ["localhost:80:80", 421],
+    ["localhost:x", 421],
+    ["evil.example:80@localhost", 421],
+    ["localhost@evil.example", 421],
+    ["::1", 421],
+    ["[::1", 421],
+    ["[evil.example]", 421],
+    ["127.1", 421],
+    ["0x7f000001", 421],
+  ])("%s is %i", async (host, status) => {
+    const { url } = await testBridge({ hosts: ["bridge.lab", "Mixed.Lab"] });
+    const response = await supertest(url).get("/api/v1/guests").set("host", host);
+    expect(response.status).toBe(status);
+    if (status === 421) expect(Problem.parse(response.body).code).toBe("host-unknown");
+  });
+
+  test("without a Host there is no answer but an error", async () => {
+    const { url } = await testBridge();
+    expect(await ask(url, ["GET /api/v1/guests HTTP/1.1"])).toContain("400");
+    expect(await ask(url, ["GET /api/v1/guests HTTP/1.0"])).toContain("421");
+    expect(await ask(url, ["GET /api/v1/guests HTTP/1.1", "Host:"])).toContain("421");
+    const upgrade = ["Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13"];
+    const key = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==";
+    expect(await ask(url, ["GET /ws/v1/demo/echo HTTP/1.1", ...upgrade, key])).toContain("421");
+  });
+
+  test.each(["/healthz", "/readyz", "/nothing", "/ws/v1/demo/echo"])(
+    "%s is guarded as well",
+    async (path) => {
+      const { url } = await testBridge();
+      await supertest(url).get(path).set("host", "evil.example").expect(421);
+    },
+  );
+});
+
+describe("Origin", () => {
+  test.each([
+    ["http://bridge.lab:9000", "bridge.lab:9000", 200],
+    ["https://bridge.lab", "bridge.lab", 200],
+    ["http://BRIDGE.lab:9000", "Bridge.LAB:9000", 200],
+    ["http://127.0.0.1:8080", "127.0.0.1:8080", 200],
+    ["http://[::1]:8080", "[::1]:8080", 200],
+    ["https://panel.example", "127.0.0.1:8080", 200],
+    ["https://panel.example:8443", "127.0.0.1:8080", 200],
+    ["https://panel.example:1", "127.0.0.1:8080", 403],
+    ["http://panel.example", "127.0.0.1:8080", 403],
+    ["https://panel.example.evil", "127.0.0.1:8080", 403],
+    ["http://evil.example", "127.0.0.1:8080", 403],
+    ["http://localhost:8080", "127.0.0.1:8080", 403],
+    ["http://127.0.0.1:8081", "127.0.0.1:8080", 403],
+    ["http://127.0.0.1", "127.0.0.1:8080", 403],
+    ["null", "127.0.0.1:8080", 403],
+    ["", "127.0.0.1:8080", 403],
+    ["file://", "127.0.0.1:8080", 403],
+    ["chrome-extension://abcdef", "127.0.0.1:8080", 403],
+    ["127.0.0.1:8080", "127.0.0.1:8080", 403],
+  ])("%s, asking %s, is %i", async (origin, host, status) => {
+    const { url } = await testBridge({
+      hosts: ["bridge.lab"],
+      origins: ["https://panel.example", "https://panel.example:8443"],
+    });
+    const response = await supertest(url).get("/api/v1/guests").set({ host, origin });
+    expect(response.status).toBe(status);
+    if (status === 403) expect(Problem.parse(response.body).code).toBe("origin-forbidden");
+    // Nothing is said to a page that might read it.
+    expect(response.headers["access-control-allow-origin"]).toBeUndefined();
+  });
+});

@@ -1,0 +1,192 @@
+import { readFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { describe, expect, test } from "vitest";
+import type { Config } from "../../schemas/index.ts";
+import type { ServeFlags } from "../../server/config/load-config.ts";
+import { loadConfig } from "../../server/config/load-config.ts";
+import { configKeyOf, testDirectory } from "./support.ts";
+
+function file(text: string): string {
+  const path = join(testDirectory(), "bridge.yaml");
+  writeFileSync(path, text);
+  return path;
+}
+
+/** The configuration with this file. */
+function load(text: string, flags: ServeFlags = {}, environment: NodeJS.ProcessEnv = {}): Config {
+  return loadConfig({ ...flags, config: file(text) }, environment);
+}
+
+test("with nothing given there is the guest demo on 127.0.0.1:8080, and every default", () => {
+  const config = loadConfig({}, {});
+  expect(config).toEqual({
+    listen: "127.0.0.1:8080",
+    hosts: [],
+    origins: [],
+    logLevel: "info",
+    guests: { demo: { kind: "emulated", profile: "linux", announce: [] } },
+    limits: {
+      slowReaderBytes: 1_048_576,
+      sendTimeout: 15_000,
+      sendQueueBytes: 65_536,
+      pingInterval: 25_000,
+      pongTimeout: 8000,
+      drainTimeout: 7000,
+      guestAnnouncements: 1024,
+    },
+  });
+  expect(load("")).toEqual(config);
+  expect(load("# nothing\n")).toEqual(config);
+  expect(load("guests: {}\nlimits: {}\n")).toEqual(config);
+  expect(loadConfig({ guest: [], announce: [] }, {})).toEqual(config);
+});
+
+test("the example file is right, and the limits that it shows are the defaults", () => {
+  const example = readFileSync(new URL("../../rpmsg-bridge.example.yaml", import.meta.url), "utf8");
+  const { guests } = load(example);
+  expect(Object.keys(guests).length).toBeGreaterThan(0);
+  const [, limits = ""] = /^(# limits:\n(?:# {3}.*\n?)*)/m.exec(example) ?? [];
+  expect(load(limits.replaceAll(/^# /gm, "")).limits).toEqual(loadConfig({}, {}).limits);
+  expect(limits.split("\n").filter((line) => line.startsWith("#   "))).toHaveLength(7);
+});
+
+describe("flags go before the environment, that before the file, that before defaults", () => {
+  const text = "listen: 127.0.0.1:1\nlogLevel: error\nhosts: [File.lab]\norigins: ['https://file.lab']\n";
+
+  test("listen", () => {
+    const environment = { RPMSG_BRIDGE_LISTEN: "127.0.0.1:2" };
+    expect(load(text).listen).toBe("127.0.0.1:1");
+    expect(load(text, {}, environment).listen).toBe("127.0.0.1:2");
+    expect(load(text, { listen: "127.0.0.1:3" }, environment).listen).toBe("127.0.0.1:3");
+    expect(loadConfig({}, environment).listen).toBe("127.0.0.1:2");
+  });
+
+  test("lists and the log level", () => {
+    expect(load(text)).toMatchObject({
+      logLevel: "error",
+      hosts: ["file.lab"],
+      origins: ["https://file.lab"],
+    });
+    const environment = {
+      RPMSG_BRIDGE_LOG_LEVEL: "debug",
+      RPMSG_BRIDGE_HOSTS: " One.lab, two.lab ,,",
+      RPMSG_BRIDGE_ORIGINS: "https://one.lab,http://two.lab:8080",
+    };
+    expect(load(text, {}, environment)).toMatchObject({
+      logLevel: "debug",
+      hosts: ["one.lab", "two.lab"],
+      origins: ["https://one.lab", "http://two.lab:8080"],
+    });
+  });
+
+  test("the file itself: the flag before the environment", () => {
+    const [first, second] = [file("listen: 127.0.0.1:1"), file("listen: 127.0.0.1:2")];
+    expect(loadConfig({}, { RPMSG_BRIDGE_CONFIG: first }).listen).toBe("127.0.0.1:1");
+    expect(loadConfig({ config: second }, { RPMSG_BRIDGE_CONFIG: first }).listen).toBe("127.0.0.1:2");
+  });
+
+  test("guests of flags come to those of the file, and replace those of the same name", () => {
+    const guests = "guests:\n  a: { kind: emulated, profile: openamp, announce: [{ name: x }] }\n";
+    expect(load(guests, { guest: ["b=vhost-user:/run/b.sock,mode=connect"] }).guests).toEqual({
+      a: { kind: "emulated", profile: "openamp", announce: [{ name: "x" }] },
+      b: { kind: "vhost-user", path: "/run/b.sock", mode: "connect", dialect: "linux", announce: [] },
+    });
+    expect(load(guests, { guest: ["a=emulated"] }).guests).toEqual({
+      a: { kind: "emulated", profile: "linux", announce: [] },
+    });
+  });
+
+  test("announcements of flags come to those of the guest", () => {
+    const guests = "guests:\n  a: { kind: emulated, announce: [{ name: x, address: 5 }] }\n";
+    const flags = { guest: ["b=emulated"], announce: ["a/y@0x10", "b/z", "a/x"] };
+    const config = load(guests, flags);
+    expect(config.guests["a"]?.announce).toEqual([
+      { name: "x", address: 5 },
+      { name: "y", address: 16 },
+      { name: "x" },
+    ]);
+    expect(config.guests["b"]?.announce).toEqual([{ name: "z" }]);
+    expect(loadConfig({ announce: ["demo/x"] }, {}).guests["demo"]?.announce).toEqual([{ name: "x" }]);
+  });
+});
+
+describe("a mistake names its key", () => {
+  test.each([
+    ["listen: 5", "listen"],
+    ["lisen: x", "lisen"],
+    ["hosts: bridge.lab", "hosts"],
+    ["hosts: [1]", "hosts.0"],
+    ["origins: [panel]", "origins.0"],
+    ["logLevel: loud", "logLevel"],
+    ["limits: 5", "limits"],
+    ["limits: { slowReaderBytes: 10 }", "limits.slowReaderBytes"],
+    ["limits: { slowReaderBytes: 1.5 }", "limits.slowReaderBytes"],
+    ["limits: { sendTimeout: 0 }", "limits.sendTimeout"],
+    ["limits: { sendTimeout: 15s }", "limits.sendTimeout"],
+    ["limits: { sendQueueBytes: 0 }", "limits.sendQueueBytes"],
+    ["limits: { what: 1 }", "limits.what"],
+    ["guests: [demo]", "guests"],
+    ["guests: 5", "guests"],
+    ["guests: { 'a.b': { kind: emulated } }", "guests.a.b"],
+    ["guests: { _a: { kind: emulated } }", "guests._a"],
+    [`guests: { ${"a".repeat(64)}: { kind: emulated } }`, `guests.${"a".repeat(64)}`],
+    ["guests: { a: 5 }", "guests.a"],
+    ["guests: { a: }", "guests.a"],
+    ["guests: { a: { } }", "guests.a.kind"],
+    ["guests: { a: { kind: qemu } }", "guests.a.kind"],
+    ["guests: { a: { kind: emulated, profile: rtos } }", "guests.a.profile"],
+    ["guests: { a: { kind: emulated, path: /x } }", "guests.a.path"],
+    ["guests: { a: { kind: vhost-user } }", "guests.a.path"],
+    ["guests: { a: { kind: vhost-user, path: '' } }", "guests.a.path"],
+    [`guests: { a: { kind: vhost-user, path: ${"x".repeat(108)} } }`, "guests.a.path"],
+    ["guests: { a: { kind: vhost-user, path: /x, mode: wait } }", "guests.a.mode"],
+    ["guests: { a: { kind: vhost-user, path: /x, dialect: qnx } }", "guests.a.dialect"],
+    ["guests: { a: { kind: emulated, announce: x } }", "guests.a.announce"],
+    ["guests: { a: { kind: emulated, announce: [x] } }", "guests.a.announce.0"],
+    ["guests: { a: { kind: emulated, announce: [{ name: '' }] } }", "guests.a.announce.0.name"],
+    [
+      `guests: { a: { kind: emulated, announce: [{ name: ${"ü".repeat(16)} }] } }`,
+      "guests.a.announce.0.name",
+    ],
+    ['guests: { a: { kind: emulated, announce: [{ name: "a\\0b" }] } }', "guests.a.announce.0.name"],
+    [
+      "guests: { a: { kind: emulated, announce: [{ name: x, address: -1 }] } }",
+      "guests.a.announce.0.address",
+    ],
+    [
+      "guests: { a: { kind: emulated, announce: [{ name: x, address: 0xffffffff }] } }",
+      "guests.a.announce.0.address",
+    ],
+    ["guests: { a: { kind: emulated, announce: [{ name: x, port: 1 }] } }", "guests.a.announce.0.port"],
+    // Not a mapping, or not YAML at all.
+    ["listen: [", "config"],
+    ["a: 1\na: 2", "config"],
+    ["a: b: c", "config"],
+    ["listen: *nothing", "config"],
+    ["---\na: 1\n---\nb: 2", "config"],
+  ])("%s", (text, key) => {
+    expect(configKeyOf(() => load(text))).toBe(key);
+  });
+
+  test("of a file that is not a mapping, or cannot be read", () => {
+    const path = file("- a\n- b\n");
+    expect(configKeyOf(() => loadConfig({ config: path }, {}))).toBe(path);
+    expect(configKeyOf(() => loadConfig({ config: "/nonexistent.yaml" }, {}))).toBe("config");
+    expect(configKeyOf(() => loadConfig({}, { RPMSG_BRIDGE_CONFIG: "/nonexistent.yaml" }))).toBe("config");
+  });
+
+  test("of the environment, and of flags", () => {
+    expect(configKeyOf(() => loadConfig({}, { RPMSG_BRIDGE_LOG_LEVEL: "loud" }))).toBe("logLevel");
+    expect(configKeyOf(() => loadConfig({}, { RPMSG_BRIDGE_ORIGINS: "panel" }))).toBe("origins.0");
+    expect(configKeyOf(() => loadConfig({ guest: ["a=qemu"] }, {}))).toBe("guests.a.kind");
+    expect(configKeyOf(() => loadConfig({ guest: ["a=emulated:services.yaml"] }, {}))).toBe("guests.a.path");
+    expect(configKeyOf(() => loadConfig({ guest: ["a=emulated,profil=x"] }, {}))).toBe("guests.a.profil");
+    expect(configKeyOf(() => loadConfig({ announce: ["nobody/x"] }, {}))).toBe("--announce");
+    expect(configKeyOf(() => loadConfig({ announce: ["toString/x"] }, {}))).toBe("--announce");
+    expect(configKeyOf(() => loadConfig({ announce: ["demo/"] }, {}))).toBe("guests.demo.announce.0.name");
+    expect(configKeyOf(() => load("guests: { a: 5 }", { announce: ["a/x"] }))).toBe("guests.a");
+    expect(configKeyOf(() => load("guests: { a: { announce: 5 } }", { announce: ["a/x"] }))).toBe(
+      "guests.a.announce",
+    );
+  });
+});
