@@ -8,7 +8,6 @@ export const subprotocols = ["rpmsg.v1.raw"] as const;
 export const closeCode = {
   drain: 1001,
   tooBig: 1009,
-  internal: 1011,
   slowReader: 1013,
   guestReset: 4001,
   endpointWithdrawn: 4002,

@@ -17,7 +17,7 @@ export type EndpointState = z.infer<typeof EndpointState>;
 
 const Count = z.int().min(0);
 
-/** Messages and bytes are payload. */
+/** Messages and bytes are payload. What goes to the guest counts when it is taken from a client. */
 export const EndpointCounters = z.object({
   messagesToGuest: Count,
   bytesToGuest: Count,

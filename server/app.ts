@@ -1,3 +1,7 @@
+import type { IncomingMessage } from "node:http";
+import { ServerResponse } from "node:http";
+import type { Socket } from "node:net";
+import type { Duplex } from "node:stream";
 import type { FastifyError, FastifyInstance, FastifyReply } from "fastify";
 import fastify from "fastify";
 import { checkAccess } from "./access.ts";
@@ -39,8 +43,24 @@ export function buildApp(bridge: Bridge): FastifyInstance {
   });
   app.register(healthRoutes(bridge));
   app.register(resourceRoutes(bridge), { prefix: "/api/v1" });
-  app.server.on("upgrade", (request, socket, head) => bridge.upgrade(request, socket, head));
+  app.server.on("upgrade", (request, socket, head) => {
+    if (request.headers.upgrade?.toLowerCase() === "websocket") bridge.upgrade(request, socket, head);
+    else answerPlainly(app, request, socket);
+  });
   return app;
+}
+
+/**
+ * Answers a request that offers another protocol, such as h2c, as if it did not: Node passes those to the same event.
+ * What it may have sent besides its head is gone, so the connection ends with the answer.
+ */
+function answerPlainly(app: FastifyInstance, request: IncomingMessage, stream: Duplex): void {
+  const response = new ServerResponse(request);
+  response.shouldKeepAlive = false;
+  stream.on("error", () => stream.destroy());
+  response.assignSocket(stream as Socket);
+  response.on("finish", () => stream.end());
+  app.server.emit("request", request, response);
 }
 
 function answer(problem: HttpProblem, reply: FastifyReply): FastifyReply {

@@ -6,7 +6,7 @@ export const FIN_PING = 0x89;
 export const FIN_PONG = 0x8a;
 export const MASKED = 0x80;
 /** A constant key is as much work for the server as a random one. A zero key is not: ws does not unmask then. */
-export const KEY = Buffer.from([0x12, 0x34, 0x56, 0x78]);
+const KEY = Buffer.from([0x12, 0x34, 0x56, 0x78]);
 export const KEY_WORD = KEY.readInt32LE();
 
 /** Header of a server's binary frame of a length: what an answer begins with. */

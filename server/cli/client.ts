@@ -29,7 +29,11 @@ export async function listEndpoints(flags: ClientFlags, guest?: string): Promise
   }
   const body = await response.text();
   if (!response.ok) throw new CommandError(problemText(response.status, body));
-  return EndpointList.parse(JSON.parse(body)).endpoints;
+  try {
+    return EndpointList.parse(JSON.parse(body)).endpoints;
+  } catch {
+    throw new CommandError(`what answers at ${flags.url} is no rpmsg-bridge`);
+  }
 }
 
 /**
@@ -94,7 +98,8 @@ export function showMessage(data: Buffer, flags: { hex?: boolean; json?: boolean
   return JSON.stringify({ data: data.toString(encoding), encoding });
 }
 
-function channelPath(reference: string): string {
+/** The path of GUEST/ENDPOINT. */
+export function channelPath(reference: string): string {
   const slash = reference.indexOf("/");
   const guest = reference.slice(0, slash);
   const endpoint = reference.slice(slash + 1);

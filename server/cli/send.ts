@@ -1,5 +1,5 @@
 import type { ChannelFlags } from "./client.ts";
-import { closed, openEndpoint, parseHex, showMessage } from "./client.ts";
+import { channelPath, closed, listEndpoints, openEndpoint, parseHex, showMessage } from "./client.ts";
 import { CommandError } from "./command-error.ts";
 
 const DEFAULT_WAIT = 15;
@@ -37,4 +37,15 @@ export async function send(endpoint: string, data: string, flags: SendFlags): Pr
   }
   socket.close(1000);
   await end;
+  if (flags.wait === undefined) await noteWaiting(endpoint, flags);
+}
+
+/** Says so where the message was taken by the bridge, but the guest is not there to take it. */
+async function noteWaiting(reference: string, flags: SendFlags): Promise<void> {
+  const path = channelPath(reference);
+  const endpoint = (await listEndpoints(flags)).find((each) => each.path === path);
+  if (endpoint === undefined || endpoint.state === "connected") return;
+  console.error(
+    `rpmsg-bridge: the guest has not spoken at ${reference} yet: the message waits, 15 seconds at most`,
+  );
 }

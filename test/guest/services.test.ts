@@ -1,6 +1,7 @@
 import { setImmediate as nextTurn } from "node:timers/promises";
 import { afterEach, describe, expect, test, vi } from "vitest";
 import type { ProfileName } from "../../guest/profiles.ts";
+import { sensor } from "../../guest/services/sensor.ts";
 import type { Client, Host } from "./support.ts";
 import { bootInProcess, turns, until } from "./support.ts";
 
@@ -128,6 +129,21 @@ describe("sensor", () => {
       expect(JSON.parse(await answerTo(client, command))).toHaveProperty("error");
     },
   );
+
+  test("one listener more than it has room for takes the place of the oldest, which may have left", () => {
+    vi.useFakeTimers({ toFake: ["setInterval", "clearInterval"] });
+    const sent: number[] = [];
+    const context = { address: 1026, mtu: 496, guest: "linux", send: (dst: number) => sent.push(dst) > 0 };
+    const service = sensor(context);
+    const start = Buffer.from("start");
+    for (let src = 1; src <= 257; src++) service.onMessage(src, start, 0, start.length);
+    expect(vi.getTimerCount()).toBe(256);
+    sent.length = 0;
+    vi.advanceTimersByTime(100);
+    expect(sent).toEqual(Array.from({ length: 256 }, (_, i) => i + 2));
+    service.close?.();
+    expect(vi.getTimerCount()).toBe(0);
+  });
 
   test("the end of the guest ends its timers", async () => {
     vi.useFakeTimers({ toFake: ["setInterval", "clearInterval"] });

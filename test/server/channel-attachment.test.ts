@@ -190,6 +190,24 @@ describe("before the first attachment", () => {
     expect(await client.closed).toEqual({ code: 4004, reason: "no-peer" });
     expect((await running.endpoint("rpmsg-raw")).counters).toMatchObject({ undelivered: 1 });
   });
+
+  test("what waits behind a message that is given up is not sent later", async () => {
+    const valve = new Valve();
+    const running = await vhostBridge({ limits: { sendTimeout: 300 } }, RAW);
+    const client = await running.connect("/ws/v1/vm/rpmsg-raw");
+    client.send("first");
+    await running.endpoint("rpmsg-raw", (each) => each.counters.messagesToGuest === 1);
+    // Younger than the first, when that is given up.
+    client.send("second");
+    expect(await client.closed).toEqual({ code: 4004, reason: "no-peer" });
+    expect((await running.endpoint("rpmsg-raw")).counters).toMatchObject({ undelivered: 2 });
+    valve.open = true;
+    await running.attach({ services: { "rpmsg-raw": valve.factory } });
+    const next = await running.connect("/ws/v1/vm/rpmsg-raw@1040");
+    next.send("third");
+    await eventually("the third", () => (valve.taken.length > 0 ? true : undefined));
+    expect(valve.taken.map(String)).toEqual(["third"]);
+  });
 });
 
 test("every change of state is a line of the log", async () => {

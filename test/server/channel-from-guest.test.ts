@@ -68,6 +68,15 @@ describe("liveness", () => {
     expect(await other.text()).toBe("still here");
   });
 
+  test("a client that gets messages but answers no ping is ended too", async () => {
+    const { url, endpoint } = await testBridge({ limits: { pingInterval: 100, pongTimeout: 80 } });
+    const dead = await RawClient.open(url, "/ws/v1/demo/sensor");
+    dead.send(opcode.binary, Buffer.from("start 200"));
+    await dead.ended;
+    expect(dead.frames.filter((each) => each.opcode === opcode.binary).length).toBeGreaterThan(0);
+    await endpoint("sensor", (each) => each.clients === 0);
+  });
+
   test("a pong that was not asked for does not count as an answer to the next ping", async () => {
     const { url } = await testBridge({ limits: { pingInterval: 100, pongTimeout: 80 } });
     const dead = await RawClient.open(url, "/ws/v1/demo/echo");

@@ -192,3 +192,23 @@ test("a request with an upgrade that is not a WebSocket's is refused as a proble
   });
   expect(status).toBe(404);
 });
+
+describe("a request that offers another protocol", () => {
+  test.each([
+    ["/healthz", 200],
+    ["/api/v1/nothing", 404],
+    ["/api/v1/guests", 200],
+  ])("is answered as if it did not: %s", async (path, status) => {
+    const { url } = await testBridge();
+    const answered = await new Promise<number | undefined>((resolve, reject) => {
+      const headers = { connection: "Upgrade, HTTP2-Settings", upgrade: "h2c", "http2-settings": "AAMAAABk" };
+      httpRequest(url + path, { headers }, (response) => {
+        response.resume();
+        response.on("end", () => resolve(response.statusCode));
+      })
+        .on("error", reject)
+        .end();
+    });
+    expect(answered).toBe(status);
+  });
+});

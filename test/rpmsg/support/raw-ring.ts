@@ -7,7 +7,7 @@ import { windowOf } from "./windows.ts";
 
 /** Guest-physical and frontend-virtual address of the memory: different, so that no test passes with the wrong one. */
 export const GUEST_BASE = 0x4000_0000;
-export const USER_BASE = 0x7f12_3400_0000;
+const USER_BASE = 0x7f12_3400_0000;
 export const MEMORY_SIZE = 0x40000;
 
 /** Offsets of the three parts; every queue of up to 256 entries fits. */
