@@ -179,7 +179,7 @@ describe("a mistake names its key", () => {
     expect(configKeyOf(() => loadConfig({}, { RPMSG_BRIDGE_LOG_LEVEL: "loud" }))).toBe("logLevel");
     expect(configKeyOf(() => loadConfig({}, { RPMSG_BRIDGE_ORIGINS: "panel" }))).toBe("origins.0");
     expect(configKeyOf(() => loadConfig({ guest: ["a=qemu"] }, {}))).toBe("guests.a.kind");
-    expect(configKeyOf(() => loadConfig({ guest: ["a=emulated:services.yaml"] }, {}))).toBe("guests.a.path");
+    expect(configKeyOf(() => loadConfig({ guest: ["a=emulated:services.yaml"] }, {}))).toBe("--guest");
     expect(configKeyOf(() => loadConfig({ guest: ["a=emulated,profil=x"] }, {}))).toBe("guests.a.profil");
     expect(configKeyOf(() => loadConfig({ announce: ["nobody/x"] }, {}))).toBe("--announce");
     expect(configKeyOf(() => loadConfig({ announce: ["toString/x"] }, {}))).toBe("--announce");
