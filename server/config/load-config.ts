@@ -27,8 +27,11 @@ export function loadConfig(flags: ServeFlags, environment: NodeJS.ProcessEnv): C
   applyEnvironment(tree, environment);
   if (flags.listen !== undefined) tree.listen = flags.listen;
   const guests = asRecord(tree.guests ?? {}, "guests");
+  const flagged = new Set<string>();
   for (const text of flags.guest ?? []) {
     const { name, guest } = parseGuestFlag(text);
+    if (flagged.has(name)) throw new ConfigError("--guest", `"${name}" is given twice`);
+    flagged.add(name);
     guests[name] = guest;
   }
   if (Object.keys(guests).length === 0) guests["demo"] = { kind: "emulated" };

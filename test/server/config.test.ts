@@ -181,6 +181,7 @@ describe("a mistake names its key", () => {
     expect(configKeyOf(() => loadConfig({ guest: ["a=qemu"] }, {}))).toBe("guests.a.kind");
     expect(configKeyOf(() => loadConfig({ guest: ["a=emulated:services.yaml"] }, {}))).toBe("--guest");
     expect(configKeyOf(() => loadConfig({ guest: ["a=emulated,profil=x"] }, {}))).toBe("guests.a.profil");
+    expect(configKeyOf(() => loadConfig({ guest: ["a=emulated", "a=emulated"] }, {}))).toBe("--guest");
     expect(configKeyOf(() => loadConfig({ announce: ["nobody/x"] }, {}))).toBe("--announce");
     expect(configKeyOf(() => loadConfig({ announce: ["toString/x"] }, {}))).toBe("--announce");
     expect(configKeyOf(() => loadConfig({ announce: ["demo/"] }, {}))).toBe("guests.demo.announce.0.name");
