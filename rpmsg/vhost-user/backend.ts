@@ -305,8 +305,8 @@ export class VhostUserBackend {
     try {
       change();
     } finally {
-      this.#lacksMemory = running && !this.#vrings.every((vring) => vring.isMapped(this.#memory.memory));
-      if (!this.#lacksMemory) this.#update();
+      this.#lacksMemory = running;
+      this.#update();
     }
   }
 
@@ -364,6 +364,7 @@ export class VhostUserBackend {
   /** The ring starts again with the next SET_VRING_KICK. */
   #stopVring(vring: Vring): void {
     vring.started = false;
+    this.#lacksMemory = false;
     this.#update();
     vring.clearKick();
     vring.kicked = false;
@@ -426,6 +427,9 @@ export class VhostUserBackend {
 
   /** Runs the device when both rings are set up, started and enabled; stops it otherwise. */
   #update(): void {
+    if (this.#lacksMemory && this.#vrings.every((vring) => vring.isMapped(this.#memory.memory))) {
+      this.#lacksMemory = false;
+    }
     const ready = this.#vrings.every((vring) => vring.isReady);
     if (ready && !this.#running && !this.#lacksMemory && this.#memory.memory.regions.length > 0)
       this.#start();

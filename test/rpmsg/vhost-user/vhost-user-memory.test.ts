@@ -194,6 +194,36 @@ describe.skipIf(unsupported !== undefined)(titled("vhost-user memory"), () => {
       expect(texts(received)).toEqual(["before", "meanwhile"]);
     });
 
+    test.each([
+      { name: "stopped in between", stops: true },
+      { name: "not stopped", stops: false },
+    ])("rings that come back elsewhere run there: $name", async ({ stops }) => {
+      const session = open();
+      const { received } = openEndpoint(session.device, 1030);
+      await session.features();
+      await session.start();
+      // The same memory, at another user address: the rings are not where they were.
+      const moved = table([{ ...WHOLE, user: 0 }]);
+      expect(await session.tell(request.SET_MEM_TABLE, moved, [session.guest.region.fd])).toBe(0);
+      expect(session.device.state).toBe("suspended");
+      for (const queue of [0, 1] as const) {
+        if (stops) await session.ask(request.GET_VRING_BASE, statePayload(queue, 0));
+        const addresses = Buffer.from(session.addresses(queue));
+        for (const at of [8, 16, 24]) {
+          addresses.writeBigUInt64LE(addresses.readBigUInt64LE(at) - BigInt(USER_BASE), at);
+        }
+        session.send(request.SET_VRING_ADDR, addresses);
+      }
+      session.guest.offer(0x400, 1030, "here");
+      for (const queue of [0, 1]) {
+        session.send(request.SET_VRING_KICK, Uint8Array.of(queue, 0, 0, 0, 0, 0, 0, 0), [session.eventfd()]);
+        expect(await session.tell(request.SET_VRING_ENABLE, statePayload(queue, 1))).toBe(0);
+      }
+      await turns();
+      expect(session.device.state).toBe("attached");
+      expect(texts(received)).toEqual(["here"]);
+    });
+
     test("taking the region of the rings out and putting it back is a pause", async () => {
       const session = open();
       const { received } = openEndpoint(session.device, 1030);
