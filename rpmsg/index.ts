@@ -15,7 +15,7 @@ export type { SendQueue, Target } from "./send-queue.ts";
 export { VhostUserBackend } from "./vhost-user/backend.ts";
 export { VhostUserFrontend } from "./vhost-user/frontend.ts";
 export { bits, feature, featureNames, hasBit } from "./vhost-user/messages.ts";
-export { connectTransport, listenTransport } from "./vhost-user/transport.ts";
+export { openTransport } from "./vhost-user/transport.ts";
 export { DeviceQueue } from "./virtqueue/device-queue.ts";
 export { DriverQueue } from "./virtqueue/driver-queue.ts";
 export { type RingAddresses, ringSizes } from "./virtqueue/layout.ts";

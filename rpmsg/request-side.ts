@@ -2,12 +2,10 @@ import type { AddressTable } from "./address-table.ts";
 import type { Endpoint } from "./endpoint.ts";
 import { GuestError } from "./errors.ts";
 import type { DeviceQueue, Segment } from "./virtqueue/device-queue.ts";
-import { HEADER_SIZE } from "./wire/header.ts";
+import { HEADER_SIZE, MAX_PAYLOAD } from "./wire/header.ts";
 
 /** Descriptors that are taken from the guest before other work gets its turn. */
 const TURN_BUDGET = 1024;
-
-const MAX_PAYLOAD = 0xffff;
 
 /** What the request side tells its device. */
 export interface RequestEvents {

@@ -1,9 +1,7 @@
 import { GuestError } from "./errors.ts";
 import type { SendQueue, SendQueueDevice } from "./send-queue.ts";
 import type { DeviceQueue } from "./virtqueue/device-queue.ts";
-import { DEFAULT_MTU, HEADER_SIZE } from "./wire/header.ts";
-
-const MAX_PAYLOAD = 0xffff;
+import { DEFAULT_MTU, HEADER_SIZE, MAX_PAYLOAD } from "./wire/header.ts";
 
 /** What the response side tells its device. */
 export interface ResponseEvents {

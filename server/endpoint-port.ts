@@ -1,4 +1,4 @@
-import type { EndpointCounters, EndpointState, Guest, Origin } from "../schemas/index.ts";
+import type { EndpointCounters, EndpointState, Origin } from "../schemas/index.ts";
 
 /**
  * What became of a message to the guest:
@@ -67,10 +67,4 @@ export interface EndpointPort {
   readonly counters: EndpointCounters;
   /** @returns a code where it cannot be opened */
   open(options: OpenOptions, events: ChannelEvents): ChannelPort | "local-in-use" | "no-address";
-}
-
-/** A guest as the directory sees it. */
-export interface GuestPort {
-  readonly name: string;
-  describe(): Guest;
 }

@@ -126,3 +126,32 @@ export function connectTransport(path: string, serve: Serve, onError: (error: Er
     },
   };
 }
+
+/**
+ * Listens on a Unix socket or connects to it, as told. The poller is closed with the transport, and where there is none
+ * in the end: an open poller keeps the process alive.
+ * @throws SystemError socket: the path cannot be listened on
+ */
+export function openTransport(
+  mode: "listen" | "connect",
+  path: string,
+  poller: Poller,
+  serve: Serve,
+  onError: (error: Error) => void,
+): Transport {
+  try {
+    const transport =
+      mode === "listen"
+        ? listenTransport(path, poller, serve, onError)
+        : connectTransport(path, serve, onError);
+    return {
+      close() {
+        transport.close();
+        poller.close();
+      },
+    };
+  } catch (error) {
+    poller.close();
+    throw error;
+  }
+}

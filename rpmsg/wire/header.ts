@@ -22,6 +22,9 @@ export const FIRST_DYNAMIC_ADDRESS = 1024;
 /** Payload of the customary 512-byte buffer: MAX_RPMSG_BUF_SIZE less the header. */
 export const DEFAULT_MTU = 496;
 
+/** Longest payload that the header's 16-bit length can say. */
+export const MAX_PAYLOAD = 0xffff;
+
 export interface Header {
   /** Address of the sender, u32. */
   src: number;

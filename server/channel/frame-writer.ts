@@ -68,12 +68,7 @@ export class FrameWriter {
   /** Adds one message: `length` bytes, at most 65535, which are copied. */
   binary(bytes: Uint8Array, offset: number, length: number): void {
     let slab = this.#slab;
-    if (slab === undefined) {
-      slab = length + 4 > SLAB ? Buffer.allocUnsafeSlow(length + 4) : this.#turn.takeSlab();
-      this.#slab = slab;
-      this.#start = 0;
-      this.#end = 0;
-    } else if (this.#end + length + 4 > slab.length) {
+    if (slab === undefined || this.#end + length + 4 > slab.length) {
       // What is written may still be on its way: a full slab is left to the socket.
       this.#write();
       slab = length + 4 > SLAB ? Buffer.allocUnsafeSlow(length + 4) : this.#turn.takeSlab();

@@ -37,21 +37,9 @@ export async function connect(endpoint: string, flags: ConnectFlags): Promise<vo
 
 /** A line is a message, without its end; a message is a line. */
 async function lines(socket: WebSocket, flags: ConnectFlags): Promise<void> {
-  let linger: NodeJS.Timeout | undefined;
-  const leave = (): void => {
-    clearTimeout(linger);
-    linger = setTimeout(() => socket.close(1000), LINGER);
-  };
-  let ended = false;
-  socket.on("message", (data: Buffer) => {
-    console.log(showMessage(data, flags));
-    if (ended) leave();
-  });
+  socket.on("message", (data: Buffer) => console.log(showMessage(data, flags)));
   const input = createInterface({ input: process.stdin, terminal: false });
-  socket.once("close", () => {
-    clearTimeout(linger);
-    input.close();
-  });
+  socket.once("close", () => input.close());
   for await (const line of input) {
     if (socket.readyState !== socket.OPEN) return;
     try {
@@ -61,10 +49,8 @@ async function lines(socket: WebSocket, flags: ConnectFlags): Promise<void> {
       console.error(`rpmsg-bridge: ${error.message}`);
     }
   }
-  // What was asked by a pipe may still be answered.
-  ended = true;
   if (process.stdin.isTTY) socket.close(1000);
-  else leave();
+  else closeWhenQuiet(socket);
 }
 
 /** Every key goes to the guest as it is typed. */
@@ -85,13 +71,13 @@ async function keys(socket: WebSocket): Promise<void> {
       if (leave !== -1) resolve();
     });
   });
-  if (!stdin.isTTY && socket.readyState === socket.OPEN) {
-    let linger = setTimeout(() => socket.close(1000), LINGER);
-    socket.on("message", () => {
-      clearTimeout(linger);
-      linger = setTimeout(() => socket.close(1000), LINGER);
-    });
-    return;
-  }
-  socket.close(1000);
+  if (!stdin.isTTY && socket.readyState === socket.OPEN) closeWhenQuiet(socket);
+  else socket.close(1000);
+}
+
+/** What was asked by a pipe may still be answered: closes when no more answers come. */
+function closeWhenQuiet(socket: WebSocket): void {
+  const timer = setTimeout(() => socket.close(1000), LINGER);
+  socket.on("message", () => timer.refresh());
+  socket.once("close", () => clearTimeout(timer));
 }

@@ -2,7 +2,7 @@ import type { GuestAnnouncement, GuestError, HostAnnouncement } from "../../rpms
 import { RESPONSE_QUEUE, RpmsgDevice, RpmsgError } from "../../rpmsg/index.ts";
 import type { Announcement, Guest, GuestState, Limits } from "../../schemas/index.ts";
 import type { BurstLog } from "../burst-log.ts";
-import type { EndpointPort, GuestPort } from "../endpoint-port.ts";
+import type { EndpointPort } from "../endpoint-port.ts";
 import { AttachedEndpoint } from "./attached-endpoint.ts";
 import { LocalAddress } from "./local-address.ts";
 
@@ -28,7 +28,7 @@ export interface GuestLink {
  * One guest: its device, the endpoints that it and the host announced, and the channels to them. A reset ends every
  * channel; services of the host stay and are announced again.
  */
-export class Attachment implements GuestPort {
+export class Attachment {
   readonly name: string;
   readonly device: RpmsgDevice;
   readonly log: BurstLog;
@@ -94,7 +94,7 @@ export class Attachment implements GuestPort {
    */
   announce({ name, address }: Announcement): void {
     const raw = Buffer.from(name).toString("latin1");
-    const local = new LocalAddress(this.device, address, true, () => this.#locals.delete(local.address));
+    const local = this.#makeLocal(address, true);
     local.retain();
     let announcement: HostAnnouncement;
     try {
@@ -103,7 +103,6 @@ export class Attachment implements GuestPort {
       local.release();
       throw error;
     }
-    this.#locals.set(local.address, local);
     const endpoint = new AttachedEndpoint(this, raw, local.address, "host", local.endpoint, local);
     local.owner = endpoint;
     this.#down.set(announcement, endpoint);
@@ -123,9 +122,8 @@ export class Attachment implements GuestPort {
     const known = address === undefined ? undefined : this.#locals.get(address);
     if (known !== undefined) return shared && known.shared ? known : undefined;
     try {
-      const local = new LocalAddress(this.device, address, shared, () => this.#locals.delete(local.address));
+      const local = this.#makeLocal(address, shared);
       local.owner = owner;
-      this.#locals.set(local.address, local);
       return local;
     } catch (error) {
       if (error instanceof RpmsgError && error.code === "address-in-use") return undefined;
@@ -157,6 +155,12 @@ export class Attachment implements GuestPort {
     this.#link = undefined;
     for (const endpoint of this.#down.values()) endpoint.end("withdrawn");
     this.device.close();
+  }
+
+  #makeLocal(address: number | undefined, shared: boolean): LocalAddress {
+    const local = new LocalAddress(this.device, address, shared, () => this.#locals.delete(local.address));
+    this.#locals.set(local.address, local);
+    return local;
   }
 
   #reset(): void {

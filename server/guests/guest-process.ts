@@ -1,7 +1,7 @@
 import { EmulatedGuest } from "../../guest/emulated-guest.ts";
 import type { ProfileName } from "../../guest/profiles.ts";
 import { VhostUserGuest } from "../../guest/vhost-user-guest.ts";
-import { connectTransport, listenTransport, Poller } from "../../rpmsg/index.ts";
+import { openTransport, Poller } from "../../rpmsg/index.ts";
 
 export interface GuestProcessOptions {
   socket: string;
@@ -31,21 +31,5 @@ export function runGuestProcess(options: GuestProcessOptions): { close(): void }
     });
     return guest;
   };
-  let transport: { close(): void };
-  try {
-    transport =
-      mode === "listen"
-        ? listenTransport(socket, poller, serve, fail)
-        : connectTransport(socket, serve, fail);
-  } catch (error) {
-    // An open poller would keep the process alive.
-    poller.close();
-    throw error;
-  }
-  return {
-    close() {
-      transport.close();
-      poller.close();
-    },
-  };
+  return openTransport(mode, socket, poller, serve, fail);
 }

@@ -1,11 +1,4 @@
-import {
-  CodedError,
-  connectTransport,
-  featureNames,
-  listenTransport,
-  Poller,
-  VhostUserBackend,
-} from "../../rpmsg/index.ts";
+import { CodedError, featureNames, openTransport, Poller, VhostUserBackend } from "../../rpmsg/index.ts";
 import type { GuestConfig } from "../../schemas/index.ts";
 import type { Attachment, GuestLink } from "./attachment.ts";
 
@@ -51,18 +44,7 @@ export function vhostUserLink(config: VhostUserConfig, attachment: Attachment): 
     log.info("frontend-connected", {});
     return backend;
   };
-  const failed = report("transport-error");
-  let transport: { close(): void };
-  try {
-    transport =
-      config.mode === "listen"
-        ? listenTransport(config.path, poller, serve, failed)
-        : connectTransport(config.path, serve, failed);
-  } catch (error) {
-    // An open poller would keep the process alive.
-    poller.close();
-    throw error;
-  }
+  const transport = openTransport(config.mode, config.path, poller, serve, report("transport-error"));
 
   return {
     kind: "vhost-user",
@@ -76,9 +58,6 @@ export function vhostUserLink(config: VhostUserConfig, attachment: Attachment): 
       const [response, request] = backend?.queueSizes ?? [0, 0];
       return response === 0 && request === 0 ? null : { response, request };
     },
-    close() {
-      transport.close();
-      poller.close();
-    },
+    close: () => transport.close(),
   };
 }
