@@ -1,16 +1,24 @@
 import { z } from "zod";
+import { Encoding } from "./frames.ts";
 import { Origin, parseAddress } from "./identity.ts";
 
-/** The subprotocols of `/ws/v1/{guest}/{endpoint}`; no subprotocol means the first. */
-export const subprotocols = ["rpmsg.v1.raw"] as const;
+/** The subprotocols of one endpoint's path; no subprotocol means the first. */
+export const channelProtocols = ["rpmsg.v1.raw", "rpmsg.v1.json"] as const;
+export type ChannelProtocol = (typeof channelProtocols)[number];
+/** The subprotocol of `/ws/v1`. */
+export const muxProtocol = "rpmsg.v1.mux";
 
 /** Close codes of WebSocket connections: those of RFC 6455 that we use, and our own. */
 export const closeCode = {
   drain: 1001,
+  unsupported: 1003,
   tooBig: 1009,
+  internal: 1011,
+  restart: 1012,
   slowReader: 1013,
   guestReset: 4001,
   endpointWithdrawn: 4002,
+  replaced: 4003,
   notDelivered: 4004,
 } as const;
 
@@ -21,14 +29,63 @@ const AddressText = z.string().transform((text, context) => {
   return z.NEVER;
 });
 
-/** The query of a channel's URL. */
-export const ChannelQuery = z.strictObject({
-  /** Whether the client has a local address of its own, or one together with others. */
-  share: z.enum(["private", "shared"]).optional(),
+/**
+ * private: an own local address, replies to it come to this client alone; shared: one for all such clients;
+ * exclusive: the endpoint's only client.
+ */
+export const Share = z.enum(["private", "shared", "exclusive"]);
+export type Share = z.infer<typeof Share>;
+
+/** What happens when a client does not read what the guest sends it. */
+export const SlowPolicy = z.enum(["close", "pause", "drop-oldest", "drop-newest"]);
+export type SlowPolicy = z.infer<typeof SlowPolicy>;
+
+const access = {
+  share: Share.optional(),
+  /** Ends the other clients of the endpoint; with `share=exclusive`. */
+  takeover: z.enum(["0", "1"]).optional(),
   /** The channel's local address. */
   local: AddressText.optional(),
-  /** What happens to a client that does not read. */
-  slow: z.enum(["close"]).optional(),
+  slow: SlowPolicy.default("close"),
   origin: Origin.optional(),
-});
-export type ChannelQuery = z.infer<typeof ChannelQuery>;
+};
+
+const json = {
+  /** Encoding of the messages to the client; without it utf8 where they are valid UTF-8, else base64. */
+  encoding: Encoding.optional(),
+};
+
+const takeoverNeedsExclusive = (query: { takeover?: string | undefined; share?: Share | undefined }) =>
+  query.takeover !== "1" || query.share === "exclusive";
+const takeoverIssue = { path: ["takeover"], message: "takeover=1 needs share=exclusive" };
+
+/** The query of a raw channel's URL, and of a path in a mux subscription. */
+export const RawQuery = z.strictObject(access).refine(takeoverNeedsExclusive, takeoverIssue);
+export type RawQuery = z.infer<typeof RawQuery>;
+
+/** The query of a JSON channel's URL. */
+export const JsonQuery = z
+  .strictObject({
+    ...access,
+    ...json,
+    /** The session to go on with, and the last `seq` that came. */
+    resume: z.string().max(64).optional(),
+    after: z.coerce.number().int().min(0).optional(),
+  })
+  .refine(takeoverNeedsExclusive, takeoverIssue)
+  .refine((query) => (query.resume === undefined) === (query.after === undefined), {
+    path: ["after"],
+    message: "resume= and after= go together",
+  });
+export type JsonQuery = z.infer<typeof JsonQuery>;
+
+const announce = {
+  announce: z.string(),
+  /** The service's address. */
+  local: AddressText.optional(),
+  slow: SlowPolicy.default("close"),
+};
+
+/** The query of `/ws/v1/{guest}?announce=NAME`: the client is the service. */
+export const RawAnnounceQuery = z.strictObject(announce);
+export const JsonAnnounceQuery = z.strictObject({ ...announce, ...json });

@@ -1,25 +1,20 @@
 import { z } from "zod";
-import { Address, GuestName } from "./identity.ts";
+import { EndpointDeclaration } from "./declaration.ts";
+import { GuestName } from "./identity.ts";
 
 const Milliseconds = z.int().min(1).max(86_400_000);
 
-/** 1 to 31 bytes of UTF-8, none of them zero: the wire has 32 bytes with the final zero. */
-const ServiceName = z
-  .string()
-  .refine((name) => Buffer.byteLength(name) >= 1 && Buffer.byteLength(name) <= 31 && !name.includes("\0"), {
-    message: "a service name has 1 to 31 bytes, none of them zero",
-  });
-
-/** A service of the host that a guest is told of. */
-const Announcement = z.strictObject({ name: ServiceName, address: Address.optional() });
-export type Announcement = z.infer<typeof Announcement>;
-
-const common = { announce: z.array(Announcement).default([]) };
+const common = {
+  /** Endpoints that are there before the guest has announced any. */
+  endpoints: z.array(EndpointDeclaration).default([]),
+};
 
 const EmulatedGuest = z.strictObject({
   ...common,
   kind: z.literal("emulated"),
-  profile: z.enum(["linux", "openamp", "rpmsg-lite"]).default("linux"),
+  profile: z.enum(["linux", "openamp", "rpmsg-lite"]).optional(),
+  /** A module whose default export is an `EmulatedGuest`; without it the guest has the demonstration services. */
+  path: z.string().min(1).optional(),
 });
 
 const VhostUserGuest = z.strictObject({
@@ -39,10 +34,19 @@ export const GuestConfig = z.discriminatedUnion("kind", [EmulatedGuest, VhostUse
 export type GuestConfig = z.infer<typeof GuestConfig>;
 
 const Limits = z.strictObject({
-  /** Bytes that may wait for a client that does not read, before it is closed with 1013. */
+  /** Bytes that may wait for a client that does not read: then it is closed with 1013, or what `slow=` says. */
   slowReaderBytes: z
     .int()
     .min(4096)
+    .max(2 ** 30)
+    .default(2 ** 20),
+  /** How long `slow=pause` holds a guest for a client that does not read, before the client is closed with 1013. */
+  pauseTimeout: Milliseconds.default(2000),
+  /** How long a client whose connection broke may resume its session, and how many bytes are kept for it. */
+  sessionTimeout: Milliseconds.default(10_000),
+  sessionBytes: z
+    .int()
+    .min(0)
     .max(2 ** 30)
     .default(2 ** 20),
   /** How long a message may wait for the guest before its client is closed with 4004. */
@@ -58,6 +62,10 @@ const Limits = z.strictObject({
   pongTimeout: Milliseconds.default(8000),
   /** How long a stop waits for clients and messages. */
   drainTimeout: Milliseconds.default(7000),
+  /** Most subscriptions of a mux connection. */
+  subscriptions: z.int().min(1).max(65_536).default(1024),
+  /** Most endpoints that are declared for a guest, by the configuration, over HTTP or by clients that announce. */
+  declaredEndpoints: z.int().min(1).max(65_536).default(1024),
   /** Most services that a guest may announce. */
   guestAnnouncements: z.int().min(1).max(65_536).default(1024),
 });

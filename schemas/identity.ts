@@ -18,5 +18,31 @@ export function parseAddress(text: string): number | undefined {
   return parsed.success ? parsed.data : undefined;
 }
 
+/** 1 to 31 bytes of UTF-8, none of them zero: the wire has 32 bytes with the final zero. */
+export const ServiceName = z
+  .string()
+  .refine((name) => Buffer.byteLength(name) >= 1 && Buffer.byteLength(name) <= 31 && !name.includes("\0"), {
+    message: "a service name has 1 to 31 bytes, none of them zero",
+  });
+
 export const Origin = z.enum(["guest", "host"]);
 export type Origin = z.infer<typeof Origin>;
+
+/** Number of a guest's attachment. */
+export const Generation = z.int().min(1);
+
+export const Count = z.int().min(0);
+
+/**
+ * waiting: no frontend; detached: a frontend, its driver not running; suspended: both rings stopped, as in a paused
+ * virtual machine; attached: the driver runs.
+ */
+export const GuestState = z.enum(["waiting", "detached", "suspended", "attached"]);
+export type GuestState = z.infer<typeof GuestState>;
+
+/**
+ * declared: the other side has not been told, or has not told us, of it; announced: the guest was told; connected: the
+ * peer's address is known.
+ */
+export const EndpointState = z.enum(["declared", "announced", "connected"]);
+export type EndpointState = z.infer<typeof EndpointState>;

@@ -1,15 +1,45 @@
 /** The contract with the outside. */
-export { ChannelQuery, closeCode, subprotocols } from "./channel.ts";
-export { type Announcement, Config, type ConfigInput, type GuestConfig, type Limits } from "./config.ts";
-export { GuestName, Origin, parseAddress } from "./identity.ts";
 export {
-  type Endpoint,
+  type ChannelProtocol,
+  channelProtocols,
+  closeCode,
+  JsonAnnounceQuery,
+  JsonQuery,
+  muxProtocol,
+  RawAnnounceQuery,
+  RawQuery,
+  Share,
+  SlowPolicy,
+} from "./channel.ts";
+export { Config, type ConfigInput, type GuestConfig, type Limits } from "./config.ts";
+export { EndpointDeclaration, type NameServiceMode } from "./declaration.ts";
+export { type ErrorCode, errorAdvice, errorCodes } from "./errors.ts";
+export { type EventData, type EventName, events } from "./events.ts";
+export {
+  ClientFrame,
+  type ClientFrameInput,
+  type DownReason,
+  Encoding,
+  type MessageId,
+  MUX_MESSAGE_COST,
+  MuxClientFrame,
+  MuxServerFrame,
+  muxHeader,
+  ServerFrame,
+} from "./frames.ts";
+export { type EndpointState, GuestName, type GuestState, Origin, parseAddress } from "./identity.ts";
+export {
+  Endpoint,
   type EndpointCounters,
+  EndpointCreate,
   EndpointFilter,
   EndpointList,
-  type EndpointState,
-  type Guest,
+  EndpointPage,
+  Guest,
   GuestList,
-  type GuestState,
+  MessageQuery,
+  MessageReply,
+  MessageSend,
+  MessageSent,
   Problem,
 } from "./resources.ts";

@@ -1,32 +1,30 @@
 import { z } from "zod";
-import { Address, GuestName, Origin } from "./identity.ts";
+import { EndpointDeclaration, NameServiceMode } from "./declaration.ts";
+import { errorCodes } from "./errors.ts";
+import { Encoding, SendTimeout } from "./frames.ts";
+import { Address, Count, EndpointState, Generation, GuestName, GuestState, Origin } from "./identity.ts";
 
 /**
- * waiting: no frontend; detached: a frontend, its driver not running; suspended: both rings stopped, as in a paused
- * virtual machine; attached: the driver runs.
+ * Messages and bytes are payload. Once nothing waits, `accepted` is `messagesToGuest` and `undelivered` together.
  */
-export const GuestState = z.enum(["waiting", "detached", "suspended", "attached"]);
-export type GuestState = z.infer<typeof GuestState>;
-
-/**
- * declared: a service of the host that the guest has not been told of; announced: it has; connected: the peer's
- * address is known.
- */
-export const EndpointState = z.enum(["declared", "announced", "connected"]);
-export type EndpointState = z.infer<typeof EndpointState>;
-
-const Count = z.int().min(0);
-
-/** Messages and bytes are payload. What goes to the guest counts when it is taken from a client. */
 export const EndpointCounters = z.object({
+  /** Messages taken from clients. */
+  accepted: Count,
+  /** Of these, what was put in the response queue. */
   messagesToGuest: Count,
   bytesToGuest: Count,
+  /** And what was given up, or dropped at a reset, before it was. */
+  undelivered: Count,
+  /** Of `messagesToGuest`, those whose buffer the guest had not given back when it was reset: it may not have read them. */
+  unconfirmed: Count,
   messagesFromGuest: Count,
   bytesFromGuest: Count,
   /** Messages of the guest that no client was there to take. */
   noClient: Count,
-  /** Messages of clients that waited too long and were given up. */
-  undelivered: Count,
+  /** Messages passed on to clients; one that goes to several counts for each. */
+  messagesToClients: Count,
+  /** Messages that clients were too slow for. */
+  dropped: Count,
 });
 export type EndpointCounters = z.infer<typeof EndpointCounters>;
 
@@ -36,13 +34,18 @@ export const Endpoint = z.object({
   guest: GuestName,
   /** For people: bytes that are not UTF-8 show as U+FFFD. */
   name: z.string(),
-  address: Address,
+  /** Where it is: in the guest, or for one of the host in the bridge. Null where the guest has yet to announce it. */
+  address: Address.nullable(),
   origin: Origin,
+  /** Which side announces it. */
+  ns: NameServiceMode,
+  /** Where messages go; null while it is not known. */
+  peer: Address.nullable(),
   state: EndpointState,
-  generation: z.int().min(1),
+  generation: Generation,
   /** Longest message, in bytes. */
   mtu: Count,
-  /** WebSocket clients that are connected. */
+  /** Clients that are connected, or may still resume their session. */
   clients: Count,
   /** Where to connect; it stays the same while the endpoint lives. */
   path: z.string(),
@@ -50,15 +53,60 @@ export const Endpoint = z.object({
 });
 export type Endpoint = z.infer<typeof Endpoint>;
 
-export const EndpointList = z.object({ endpoints: z.array(Endpoint) });
+export const EndpointList = z.object({
+  endpoints: z.array(Endpoint),
+  /** Where the list goes on: the id for `after`; null at its end. */
+  next: z.string().nullable(),
+});
 export type EndpointList = z.infer<typeof EndpointList>;
 
-/** The query of the list of endpoints: what is given must be equal. */
+const page = {
+  /** Most endpoints of an answer. */
+  limit: z.coerce.number().int().min(1).max(10_000).default(1000),
+  /** The list goes on behind the endpoint with this id. */
+  after: z.string().optional(),
+};
+
+/** The query of a guest's list of endpoints. */
+export const EndpointPage = z.strictObject(page);
+
+/** The query of the list of all endpoints: what is given must be equal. */
 export const EndpointFilter = z.strictObject({
   guest: z.string().optional(),
   name: z.string().optional(),
   origin: Origin.optional(),
+  ...page,
 });
+
+/** The body that declares an endpoint. */
+export const EndpointCreate = EndpointDeclaration;
+
+/** The body that sends a message, unless it is its bytes. */
+export const MessageSend = z.strictObject({
+  data: z.string(),
+  encoding: Encoding.default("utf8"),
+  /** Without it the endpoint's peer. */
+  dst: Address.optional(),
+  timeout: SendTimeout.optional(),
+  /** Milliseconds to wait for a reply. */
+  wait: SendTimeout.optional(),
+  /** The local address to send from; without it one of its own for an endpoint of the guest, the service's for one of the host. */
+  local: Address.optional(),
+});
+
+/** The same in the query, for a body of bytes. */
+export const MessageQuery = z.strictObject({
+  dst: z.coerce.number().pipe(Address).optional(),
+  timeout: z.coerce.number().pipe(SendTimeout).optional(),
+  wait: z.coerce.number().pipe(SendTimeout).optional(),
+  local: z.coerce.number().pipe(Address).optional(),
+});
+
+export const MessageSent = z.object({ result: z.literal("sent") });
+
+/** The first message that came back. */
+export const MessageReply = z.object({ src: Address, data: z.string(), encoding: Encoding });
+export type MessageReply = z.infer<typeof MessageReply>;
 
 const GuestCounters = z.object({
   messagesToGuest: Count,
@@ -81,7 +129,7 @@ export const Guest = z.object({
   /** `emulated`, `vhost-user`, and others to come. */
   kind: z.string(),
   state: GuestState,
-  generation: z.int().min(1),
+  generation: Generation,
   /** Names of the negotiated device features; null where the kind of guest has none. */
   features: z.array(z.string()).nullable(),
   /** Sizes of the queues in entries; null where none are set up. */
@@ -100,7 +148,7 @@ export const Problem = z.object({
   type: z.literal("about:blank"),
   title: z.string(),
   status: z.int(),
-  code: z.string(),
+  code: z.enum(errorCodes),
   detail: z.string(),
 });
 export type Problem = z.infer<typeof Problem>;

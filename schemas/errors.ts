@@ -1,0 +1,53 @@
+/**
+ * Stable codes of all errors that the bridge reports, and what to do about each. HTTP answers carry them in their
+ * problem, `error` frames in `code`, close frames of raw channels in the reason.
+ */
+export const errorAdvice = {
+  // What was asked.
+  "bad-request": "Mend what the text names and ask again.",
+  "bad-frame": "Mend what the text names; /asyncapi.json has all frames. The connection stays open.",
+  "body-too-large": "Send a shorter body: a message has at most 65,519 bytes.",
+  "media-type-unknown": "Send application/json or application/octet-stream.",
+  "not-found": "Look the path up in /openapi.json.",
+  "upgrade-required": "Use a WebSocket client.",
+  // Who asks.
+  "host-unknown": "Use localhost or an address, or add the name to `hosts` of the configuration.",
+  "origin-forbidden": "Add the page's origin to `origins` of the configuration.",
+  forbidden:
+    "Send to the channel's peer, or to an address that has sent to this channel; 53 is never allowed.",
+  // Which guest and endpoint.
+  "guest-unknown": "Look the guest's name up in /api/v1/guests.",
+  "endpoint-unknown": "Look the endpoint's path up in /api/v1/endpoints.",
+  "endpoint-of-guest": "Only the guest withdraws what it has announced.",
+  "endpoint-in-use":
+    "An exclusive client is there: wait for its end, or replace it with share=exclusive&takeover=1.",
+  "local-in-use":
+    "Choose another local address, or none; clients that all say share=shared may have one together.",
+  "address-in-use": "Choose another address, or none.",
+  "already-announced": "The guest knows this name at this address already: use the endpoint that there is.",
+  "name-service-off":
+    "The guest has not negotiated name service: declare the endpoint with ns none and addresses.",
+  "no-address": "All local addresses are taken: close channels that are not needed.",
+  // What became of a message.
+  "too-large": "Send at most `mtu` bytes.",
+  "no-peer": "The guest has not spoken on this endpoint yet: wait for its first message, or give `dst`.",
+  "no-buffer": "The guest took no message in time: send again later, or with a longer timeout.",
+  "queue-full": "Too much waits for the guest: wait for the results of earlier messages.",
+  "guest-gone": "The guest was reset: connect again, and send again what may come twice.",
+  "endpoint-gone": "The endpoint was withdrawn: connect again when it is listed.",
+  "no-reply": "The message was sent and nothing came back in time.",
+  // Subscriptions of a mux connection.
+  "subscription-unknown": "Subscribe first; numbers are the client's choice.",
+  "subscription-in-use": "Choose a number that is free.",
+  "too-many-subscriptions": "Use another connection.",
+  replaced: "Another client took the endpoint over.",
+  "slow-reader": "Read faster, grant more credit, or choose what is to be dropped with slow=.",
+  // The bridge itself.
+  draining: "The bridge is stopping: connect again later.",
+  internal: "The bridge made a mistake; its log says which.",
+} as const;
+
+export type ErrorCode = keyof typeof errorAdvice;
+
+/** All codes, for schemas. */
+export const errorCodes = Object.keys(errorAdvice) as [ErrorCode, ...ErrorCode[]];
