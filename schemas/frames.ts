@@ -13,7 +13,7 @@ export const SendTimeout = z.int().min(1).max(86_400_000);
 const MessageId = z.union([z.string().max(64), z.int()]);
 export type MessageId = z.infer<typeof MessageId>;
 
-const Error = { code: z.enum(errorCodes), message: z.string() };
+const Failure = { code: z.enum(errorCodes), message: z.string() };
 
 /** Why an endpoint is down. */
 const DownReason = z.enum(["reset", "withdrawn", "replaced"]);
@@ -66,7 +66,7 @@ const MessageFrame = z.object({
 const SentFrame = z.object({ type: z.literal("sent"), id: MessageId });
 
 /** A frame was not understood, or a message not delivered: then with its id, where it had one. */
-const ErrorFrame = z.object({ type: z.literal("error"), id: MessageId.optional(), ...Error });
+const ErrorFrame = z.object({ type: z.literal("error"), id: MessageId.optional(), ...Failure });
 
 /** Messages that the client was too slow for, since the last such frame. */
 const DroppedFrame = z.object({ type: z.literal("dropped"), count: z.int().min(1) });
@@ -148,7 +148,7 @@ export const MuxServerFrame = z.discriminatedUnion("type", [
     type: z.literal("error"),
     sub: Subscription.optional(),
     id: Numbered.optional(),
-    ...Error,
+    ...Failure,
   }),
   z.object({ type: z.literal("dropped"), sub: Subscription, count: z.int().min(1) }),
   /** After `down` the subscription waits; with `up` come a new `subscribed` and fresh credit in both directions. */
