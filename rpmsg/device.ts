@@ -96,7 +96,7 @@ export class RpmsgDevice {
   readonly #events: DeviceEvents;
   readonly #endpoints: AddressTable<Endpoint>;
   readonly #nameService: NameService;
-  readonly #nameServiceQueue: SendQueue;
+  readonly #nameServiceQueue: SendQueue<() => void>;
   readonly #response: ResponseSide;
   readonly #request: RequestSide;
   readonly #nameServiceCounters = { off: 0, malformed: 0, limit: 0, ignored: 0 };
@@ -138,7 +138,12 @@ export class RpmsgDevice {
       () => {},
     );
     const unbounded = { limit: Number.POSITIVE_INFINITY, timeout: Number.POSITIVE_INFINITY };
-    this.#nameServiceQueue = this.createSendQueue(endpoint, { peer: NAME_SERVICE_ADDRESS }, {}, unbounded);
+    this.#nameServiceQueue = this.createSendQueue(
+      endpoint,
+      { peer: NAME_SERVICE_ADDRESS },
+      { onSent: (_length, published) => published?.() },
+      unbounded,
+    );
   }
 
   get state(): DeviceState {
@@ -201,12 +206,12 @@ export class RpmsgDevice {
    * @param endpoint the source of the messages
    * @param target where messages without a destination go
    */
-  createSendQueue(
+  createSendQueue<Ticket>(
     endpoint: Endpoint,
     target: Target,
-    events: SendQueueEvents,
+    events: SendQueueEvents<Ticket>,
     options: SendQueueOptions,
-  ): SendQueue {
+  ): SendQueue<Ticket> {
     return new SendQueue(this.#response, endpoint, target, events, options);
   }
 

@@ -37,6 +37,12 @@ export class ResponseSide implements SendQueueDevice {
   #clockOffset = 0;
   #frozenAt: number | undefined;
   readonly #header = new Uint32Array(HEADER_SIZE / 4);
+  /**
+   * By descriptor: whose message lies in its buffer, and the ticket of it. Posted anew, a buffer was read; at a reset
+   * nobody knows of those that were not.
+   */
+  #senders: (SendQueue | undefined)[] = [];
+  #tickets: unknown[] = [];
 
   constructor(events: ResponseEvents) {
     this.#events = events;
@@ -52,6 +58,11 @@ export class ResponseSide implements SendQueueDevice {
     if (this.#broken) return;
     this.#queue = queue;
     this.#call = call;
+    // Filled to the queue's size, so that the arrays stay dense.
+    while (this.#senders.length < queue.size) {
+      this.#senders.push(undefined);
+      this.#tickets.push(undefined);
+    }
     queue.wantKicks(!this.#listening);
     this.serve();
   }
@@ -59,6 +70,7 @@ export class ResponseSide implements SendQueueDevice {
   /** The queue stops: what was sent is published. */
   halt(): void {
     this.publish();
+    for (const head of this.#queue?.posted() ?? []) this.#senders[head] = undefined;
     this.#queue = undefined;
   }
 
@@ -68,13 +80,18 @@ export class ResponseSide implements SendQueueDevice {
     for (const queue of this.#queues()) queue.disarm();
   }
 
-  /** The driver is gone: what waits is dropped. */
+  /** The driver is gone: what waits is dropped, and what it has not read may be lost. */
   reset(): void {
     this.#queue = undefined;
     this.#broken = false;
     this.#listening = false;
     this.#thaw();
-    for (const queue of this.#queues()) queue.clear();
+    const senders = this.#senders;
+    const tickets = this.#tickets;
+    this.#senders = [];
+    this.#tickets = [];
+    for (const [head, sender] of senders.entries()) sender?.unconfirmed(tickets[head]);
+    for (const queue of this.#queues()) queue.drop("guest-gone");
   }
 
   close(): void {
@@ -95,6 +112,8 @@ export class ResponseSide implements SendQueueDevice {
     bytes: Uint8Array,
     offset: number,
     length: number,
+    sender: SendQueue,
+    ticket: unknown,
   ): "sent" | "too-large" | "no-buffer" {
     // The chain is left in the ring where the message does not fit it.
     if (!this.#listening || !this.#hasBuffer()) return "no-buffer";
@@ -108,6 +127,8 @@ export class ResponseSide implements SendQueueDevice {
     queue.writeMessage(header, bytes, offset, length);
     // Exactly what was written: Linux takes the length from here too (virtio_rpmsg_bus.c: rpmsg_recv_single).
     queue.complete(HEADER_SIZE + length);
+    this.#senders[queue.head] = sender;
+    this.#tickets[queue.head] = ticket;
     this.messages++;
     this.bytes += length;
     this.#schedulePublish();

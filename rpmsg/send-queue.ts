@@ -11,13 +11,19 @@ import type { Endpoint } from "./endpoint.ts";
  */
 export type SendCode = "sent" | "queued" | "too-large" | "queue-full" | "address-invalid" | "endpoint-gone";
 
-/** Why a queued message was given up. */
-export type UndeliveredCode = "no-peer" | "no-buffer" | "too-large";
+/** Why a queued message was given up; `guest-gone`: a reset. */
+export type UndeliveredCode = "no-peer" | "no-buffer" | "too-large" | "guest-gone" | "endpoint-gone";
 
-export interface SendQueueEvents {
+/** `ticket` is what was given with the message. */
+export interface SendQueueEvents<Ticket = unknown> {
   /** So much of what waited is gone that more may be sent: no more than `low` is left. */
   onWritable?(): void;
-  onUndelivered?(code: UndeliveredCode): void;
+  /** A queued message of `length` bytes is in the response queue. */
+  onSent?(length: number, ticket: Ticket | undefined): void;
+  /** A queued message was given up. */
+  onUndelivered?(code: UndeliveredCode, ticket: Ticket | undefined): void;
+  /** The guest was reset before it gave the buffer of a sent message back: it may not have read it. */
+  onUnconfirmed?(ticket: Ticket | undefined): void;
 }
 
 /** Whoever has, or will have, the address that messages go to. */
@@ -34,6 +40,8 @@ export interface SendQueueDevice {
     bytes: Uint8Array,
     offset: number,
     length: number,
+    sender: SendQueue,
+    ticket: unknown,
   ): "sent" | "too-large" | "no-buffer";
   /** Other queues wait for buffers: nobody may pass them. */
   readonly contended: boolean;
@@ -51,11 +59,14 @@ const COMPACT = 1024;
 /** Counted for each message that waits beside its payload: without it empty messages would wait without a bound. */
 const MESSAGE_COST = 4;
 
-interface QueuedMessage {
+/** Milliseconds by which a message may be given up late, so that many deadlines cost few looks. */
+const TIMER_STEP = 10;
+
+interface QueuedMessage<Ticket> {
   dst: number | undefined;
   bytes: Uint8Array;
   deadline: number;
-  published: (() => void) | undefined;
+  ticket: Ticket | undefined;
 }
 
 export interface SendQueueOptions {
@@ -71,17 +82,19 @@ export interface SendQueueOptions {
  * The way of one sender to the guest. Messages go straight to the response queue while it has buffers; else they wait
  * here, in order and bounded, and the device serves all waiting queues in turn.
  */
-export class SendQueue {
+export class SendQueue<Ticket = unknown> {
   readonly #device: SendQueueDevice;
   readonly #endpoint: Endpoint;
   readonly #target: Target;
-  readonly #events: SendQueueEvents;
+  readonly #events: SendQueueEvents<Ticket>;
   readonly #options: SendQueueOptions;
   /** Waiting messages from `#first` on; what is before it is gone. */
-  #waiting: QueuedMessage[] = [];
+  #waiting: QueuedMessage<Ticket>[] = [];
   #first = 0;
   /** Bytes that wait, as `limit` counts them. */
   pendingBytes = 0;
+  /** No waiting message has an earlier deadline. */
+  #earliest = Number.POSITIVE_INFINITY;
   #timer: NodeJS.Timeout | undefined;
   #closed = false;
   #done: (() => void) | undefined;
@@ -90,7 +103,7 @@ export class SendQueue {
     device: SendQueueDevice,
     endpoint: Endpoint,
     target: Target,
-    events: SendQueueEvents,
+    events: SendQueueEvents<Ticket>,
     options: SendQueueOptions,
   ) {
     this.#device = device;
@@ -106,35 +119,47 @@ export class SendQueue {
 
   /**
    * Sends `length` bytes to `dst`, or to the target's peer. The bytes are copied before the call returns.
-   * @param published called when a message that was queued is in the response queue
+   * @param ticket comes with what is told of the message later
+   * @param timeout milliseconds that it may wait, if not as long as the others
    */
   send(
     dst: number | undefined,
     bytes: Uint8Array,
     offset: number,
     length: number,
-    published?: () => void,
+    ticket?: Ticket,
+    timeout = this.#options.timeout,
   ): SendCode {
     if (this.#closed || this.#endpoint.closed) return "endpoint-gone";
     const to = dst ?? this.#target.peer;
     if (to === 0xffff_ffff) return "address-invalid";
     if (to !== undefined && this.pending === 0 && !this.#device.contended) {
-      const code = this.#device.transmit(this.#endpoint.address, to, bytes, offset, length);
+      const code = this.#device.transmit(
+        this.#endpoint.address,
+        to,
+        bytes,
+        offset,
+        length,
+        this as SendQueue,
+        ticket,
+      );
       if (code !== "no-buffer") return code;
     }
     // One message always fits, so that a bound below the largest message cannot block a sender for ever.
     const cost = MESSAGE_COST + length;
     if (this.pendingBytes + cost > this.#options.limit && this.pending > 0) return "queue-full";
+    const deadline = this.#device.clock() + timeout;
+    // Not slice(): that of a Buffer does not copy.
     this.#waiting.push({
       dst,
-      // Not slice(): that of a Buffer does not copy.
       bytes: new Uint8Array(bytes.subarray(offset, offset + length)),
-      deadline: this.#device.clock() + this.#options.timeout,
-      published,
+      deadline,
+      ticket,
     });
     this.pendingBytes += cost;
-    if (this.pending === 1) {
-      this.#device.wait(this);
+    if (this.pending === 1) this.#device.wait(this as SendQueue);
+    if (deadline < this.#earliest) {
+      this.#earliest = deadline;
       this.arm();
     }
     return "queued";
@@ -149,25 +174,32 @@ export class SendQueue {
     if (message === undefined) return "empty";
     const to = message.dst ?? this.#target.peer;
     if (to === undefined) return "no-peer";
-    const code = this.#device.transmit(this.#endpoint.address, to, message.bytes, 0, message.bytes.length);
+    const { bytes, ticket } = message;
+    const code = this.#device.transmit(
+      this.#endpoint.address,
+      to,
+      bytes,
+      0,
+      bytes.length,
+      this as SendQueue,
+      ticket,
+    );
     if (code === "no-buffer") return code;
-    this.#shift(message);
-    if (code === "sent") message.published?.();
-    else this.#events.onUndelivered?.(code);
+    this.#shift();
+    const before = this.pendingBytes;
+    this.pendingBytes -= MESSAGE_COST + bytes.length;
+    if (code === "sent") this.#events.onSent?.(bytes.length, ticket);
+    else this.#events.onUndelivered?.(code, ticket);
+    this.#relieved(before);
     return "sent";
   }
 
-  /** Starts, or starts again after a pause, the clock of the first message's deadline. */
+  /** Starts, or starts again after a pause, the clock of the earliest deadline. */
   arm(): void {
     this.disarm();
-    const first = this.#waiting[this.#first];
-    if (first === undefined || first.deadline === Number.POSITIVE_INFINITY) return;
-    const timer = setTimeout(
-      () => this.#expire(),
-      Math.max(1, Math.ceil(first.deadline - this.#device.clock())),
-    );
-    timer.unref();
-    this.#timer = timer;
+    if (this.#earliest === Number.POSITIVE_INFINITY) return;
+    const delay = Math.max(TIMER_STEP, Math.ceil(this.#earliest - this.#device.clock()));
+    this.#timer = setTimeout(() => this.#expire(), delay).unref();
   }
 
   disarm(): void {
@@ -175,21 +207,30 @@ export class SendQueue {
     this.#timer = undefined;
   }
 
-  /** Drops what waits, without a word: the caller knows why. */
-  clear(): void {
-    this.pendingBytes = 0;
-    this.#emptied();
+  /** A message that was sent lies in a buffer that the guest did not give back before a reset. */
+  unconfirmed(ticket: Ticket | undefined): void {
+    this.#events.onUnconfirmed?.(ticket);
   }
 
-  /** Takes nothing more and drops what waits. */
+  /** Gives up all that waits. */
+  drop(code: UndeliveredCode): void {
+    const dropped = this.#waiting.slice(this.#first);
+    const before = this.pendingBytes;
+    this.pendingBytes = 0;
+    this.#emptied();
+    for (const { ticket } of dropped) this.#events.onUndelivered?.(code, ticket);
+    this.#relieved(before);
+  }
+
+  /** Takes nothing more and gives up what waits. */
   close(): void {
     this.#closed = true;
-    this.clear();
+    this.drop("endpoint-gone");
   }
 
   /**
    * Takes nothing more, but sends what waits.
-   * @param done called when nothing is left: all is sent, given up or dropped by a reset
+   * @param done called when nothing is left: all is sent, or given up
    */
   finish(done: () => void): void {
     this.#closed = true;
@@ -197,23 +238,35 @@ export class SendQueue {
     if (this.pending === 0) this.#emptied();
   }
 
+  /** Gives up what has waited too long. */
   #expire(): void {
     this.#timer = undefined;
     const now = this.#device.clock();
-    for (
-      let first = this.#waiting[this.#first];
-      first !== undefined && first.deadline <= now;
-      first = this.#waiting[this.#first]
-    ) {
-      this.#shift(first);
-      const known = (first.dst ?? this.#target.peer) !== undefined;
-      this.#events.onUndelivered?.(known ? "no-buffer" : "no-peer");
+    const expired: QueuedMessage<Ticket>[] = [];
+    const left: QueuedMessage<Ticket>[] = [];
+    this.#earliest = Number.POSITIVE_INFINITY;
+    for (const message of this.#waiting.slice(this.#first)) {
+      if (message.deadline <= now) {
+        expired.push(message);
+      } else {
+        left.push(message);
+        this.#earliest = Math.min(this.#earliest, message.deadline);
+      }
     }
-    this.arm();
+    const before = this.pendingBytes;
+    for (const { bytes } of expired) this.pendingBytes -= MESSAGE_COST + bytes.length;
+    this.#waiting = left;
+    this.#first = 0;
+    if (left.length === 0) this.#emptied();
+    else this.arm();
+    for (const { dst, ticket } of expired) {
+      this.#events.onUndelivered?.((dst ?? this.#target.peer) === undefined ? "no-peer" : "no-buffer", ticket);
+    }
+    this.#relieved(before);
   }
 
   /** Takes the first message out. */
-  #shift(message: QueuedMessage): void {
+  #shift(): void {
     this.#first++;
     if (this.#first === this.#waiting.length) {
       this.#emptied();
@@ -221,17 +274,19 @@ export class SendQueue {
       this.#waiting.splice(0, COMPACT);
       this.#first = 0;
     }
+  }
+
+  #relieved(before: number): void {
     const low = this.#options.low ?? this.#options.limit / 4;
-    const before = this.pendingBytes;
-    this.pendingBytes -= MESSAGE_COST + message.bytes.length;
     if (before > low && this.pendingBytes <= low) this.#events.onWritable?.();
   }
 
   #emptied(): void {
     this.#waiting = [];
     this.#first = 0;
+    this.#earliest = Number.POSITIVE_INFINITY;
     this.disarm();
-    this.#device.forget(this);
+    this.#device.forget(this as SendQueue);
     const done = this.#done;
     this.#done = undefined;
     done?.();

@@ -96,6 +96,20 @@ export class DeviceQueue {
     return { base: this.#nextAvailable, used: this.#nextUsed };
   }
 
+  /** First descriptors of the chains that the driver has made available and that were not given back yet. */
+  posted(): number[] {
+    const ring = this.#ring;
+    const index = Atomics.load(ring.available, ring.availableBase + 1);
+    const count = (index - this.#nextAvailable) & 0xffff;
+    const heads: number[] = [];
+    // A broken driver's index says nothing.
+    for (let i = 0; count <= this.size && i < count; i++) {
+      const head = ring.available[ring.availableBase + 2 + ((this.#nextAvailable + i) & this.#mask)] as number;
+      if (head < this.size) heads.push(head);
+    }
+    return heads;
+  }
+
   /**
    * Makes the next chain current. Until `complete` it stays in the ring and calling again is free.
    * @returns false when the driver has made no chain available

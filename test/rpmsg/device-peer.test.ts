@@ -134,7 +134,7 @@ describe("a send before the peer is known", () => {
     expect(sender.heard).toContain("no-peer");
   });
 
-  test("a reset drops it without a word", async () => {
+  test("a reset gives it up, and says so", async () => {
     const device = new RpmsgDevice();
     const sender = openSender(device, openEndpoint(device, 1030).endpoint);
     new Driver(device).boot();
@@ -145,7 +145,7 @@ describe("a send before the peer is known", () => {
     second.send(0x400, 1030);
     await vi.advanceTimersByTimeAsync(60_000);
     expect(second.receive()).toBeUndefined();
-    expect(sender.heard).toEqual([]);
+    expect(sender.heard).toEqual(["guest-gone"]);
     expect(sender.queue.pending).toBe(0);
   });
 });

@@ -139,7 +139,7 @@ describe("fairness with a slow driver", () => {
 });
 
 describe("closed", () => {
-  test("a closed sender's messages are dropped, it sends no more, and others go on", () => {
+  test("a closed sender's messages are given up, it sends no more, and others go on", () => {
     const { driver, senderAt } = boot(0);
     const one = senderAt(1030);
     const two = senderAt(1031);
@@ -148,7 +148,7 @@ describe("closed", () => {
     one.queue.close();
     expect(one.send("x")).toBe("endpoint-gone");
     expect(take(driver, 2)).toEqual(["kept"]);
-    expect(one.heard).toEqual([]);
+    expect(one.heard).toEqual(["endpoint-gone"]);
   });
 
   test("a closed endpoint sends no more", () => {

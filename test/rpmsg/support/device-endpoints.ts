@@ -26,7 +26,7 @@ export function texts(messages: readonly Received[]): string[] {
 }
 
 export interface Sender {
-  queue: SendQueue;
+  queue: SendQueue<() => void>;
   /** What the events said, in order. */
   heard: string[];
   send(text: string | Uint8Array, dst?: number, published?: () => void): string;
@@ -39,7 +39,8 @@ export function openSender(
   options: { peer?: number; limit?: number; timeout?: number; onWritable?: () => void } = {},
 ): Sender {
   const heard: string[] = [];
-  const events: SendQueueEvents = {
+  const events: SendQueueEvents<() => void> = {
+    onSent: (_length, published) => published?.(),
     onWritable: () => {
       heard.push("writable");
       options.onWritable?.();
