@@ -1,22 +1,22 @@
 import type { DriverQueue, MemoryWindow } from "../rpmsg/index.ts";
 import {
   ADDRESS_ANY,
-  copyBytes,
   decodeNameService,
   encodeNameService,
   HEADER_SIZE,
   NAME_SERVICE_ADDRESS,
   NAME_SERVICE_SIZE,
 } from "../rpmsg/index.ts";
+import type { FaultState } from "./faults.ts";
 import type { Profile } from "./profiles.ts";
-import type { Service, ServiceFactory } from "./service.ts";
+import { ReceiveSide } from "./receive-side.ts";
+import type { NamedService, Service, ServiceErrorCode, ServiceFactory } from "./service.ts";
+import { ServiceError } from "./service.ts";
+import { TransmitSide } from "./transmit-side.ts";
 
 /** Queue numbers, as the device counts them. */
 const RECEIVE = 0;
 const TRANSMIT = 1;
-
-/** Messages that are taken before other work gets its turn. */
-const TURN_BUDGET = 1024;
 
 const NOTHING = new Uint8Array();
 
@@ -31,8 +31,11 @@ export interface BusOptions {
   transmitBuffers: number;
   /** Name service was negotiated. */
   nameService: boolean;
-  /** What runs at an endpoint that the host's announcement of this name makes. */
-  serviceFor(name: string): ServiceFactory;
+  faults: FaultState;
+  /** What runs at an endpoint that the host's announcement of this name makes; undefined: nobody wants it. */
+  serviceFor(name: string): ServiceFactory | undefined;
+  /** Told of what services do wrong. */
+  report(error: ServiceError): void;
   kick(queue: number): void;
 }
 
@@ -41,7 +44,7 @@ interface Endpoint {
   address: number;
   /** Where the channel goes; ANY for one that the guest announced, until it is bound. */
   dst: number;
-  /** The guest announced it; otherwise the host's announcement made it. */
+  /** The guest announced it; otherwise the host's announcement made it, or its address is agreed on. */
   announced: boolean;
   service: Service;
 }
@@ -51,71 +54,73 @@ interface Endpoint {
  * or rpmsg-lite do it (see `profiles.ts`).
  */
 export class GuestBus {
+  /** Longest message, in bytes. */
+  readonly mtu: number;
   readonly #options: BusOptions;
   readonly #profile: Profile;
-  readonly #window: MemoryWindow;
-  readonly #receive: DriverQueue;
-  readonly #transmit: DriverQueue;
-  /** Guest-physical address of the buffer at a descriptor that is out. */
-  readonly #receiveAddress: Float64Array;
-  readonly #transmitAddress: Float64Array;
+  readonly #faults: FaultState;
+  readonly #receive: ReceiveSide;
+  readonly #transmit: TransmitSide;
   readonly #endpoints = new Map<number, Endpoint>();
-  /** Transmit buffers that were never used. */
-  #fresh: number;
-  /** The received message that a service could not take yet. */
-  #current: { head: number; written: number } | undefined;
-  readonly #currentStore = { head: 0, written: 0 };
   /** What the bus itself has to send, in order: it waits for buffers as everybody does. */
   readonly #unsent: (() => boolean)[] = [];
-  #sleeping = false;
   #polling = false;
   #pollScheduled = false;
   #flushScheduled = false;
   #stopped = false;
 
   constructor(options: BusOptions) {
+    const { profile, faults, window } = options;
+    this.mtu = profile.bufferSize - HEADER_SIZE;
     this.#options = options;
-    this.#profile = options.profile;
-    this.#window = options.window;
-    this.#receive = options.receive;
-    this.#transmit = options.transmit;
-    this.#receiveAddress = new Float64Array(options.receive.size);
-    this.#transmitAddress = new Float64Array(options.transmit.size);
-    this.#fresh = options.profile.bufferCount;
-    for (let i = 0; i < options.profile.bufferCount; i++) {
-      this.#post(options.receiveBuffers + i * options.profile.bufferSize);
-    }
-    this.#receive.publish();
-    // Linux: "suppress tx-complete interrupts", until a sender sleeps.
-    this.#transmit.wantCalls(false);
+    this.#profile = profile;
+    this.#faults = faults;
+    this.#receive = new ReceiveSide({
+      ...{ profile, faults, window, queue: options.receive, buffers: options.receiveBuffers },
+      deliver: (src, dst, bytes, offset, length) => this.#deliver(src, dst, bytes, offset, length),
+      again: () => this.#schedulePoll(),
+    });
+    this.#transmit = new TransmitSide({
+      ...{ profile, faults, window, queue: options.transmit, buffers: options.transmitBuffers },
+      kick: () => options.kick(TRANSMIT),
+    });
   }
 
-  get mtu(): number {
-    return this.#profile.bufferSize - HEADER_SIZE;
-  }
-
-  /** The device runs: tells it of the posted buffers, then announces the services. */
-  start(services: Iterable<readonly [name: string, factory: ServiceFactory]>): void {
+  /** The device runs: tells it of the posted buffers, then starts the services. */
+  start(services: Iterable<NamedService>): void {
     this.#options.kick(RECEIVE);
-    for (const [name, factory] of services) this.announce(name, factory);
+    const wanted = [...services].filter(({ ns }) => ns !== "down");
+    // Agreed addresses first, so that nobody else takes one.
+    for (const each of [...wanted.filter(isFixed), ...wanted.filter((one) => !isFixed(one))]) {
+      this.#guard(each.name, () => this.add(each));
+    }
     this.#flush();
   }
 
-  /** Makes an endpoint with a dynamic address and announces it. */
-  announce(name: string, factory: ServiceFactory, address = this.#lowestFree()): void {
+  /**
+   * Makes an endpoint, and announces it unless its address is agreed on.
+   * @throws RangeError the address is taken, or all are; and what the service throws
+   */
+  add({ name, factory, ns, address = this.#lowestFree() }: NamedService): void {
     if (address === undefined) throw new RangeError("all addresses of the guest are in use");
+    if (this.#endpoints.has(address)) throw new RangeError(`address ${address} is in use`);
     const endpoint = this.#create(name, address, ADDRESS_ANY, factory);
+    if (ns === "none" || ns === "down") return;
     endpoint.announced = true;
     this.#tell(endpoint, true);
   }
 
-  /** Withdraws all announced endpoints of that name. */
-  withdraw(name: string): void {
-    for (const endpoint of [...this.#endpoints.values()]) {
-      if (endpoint.name !== name) continue;
-      this.#tell(endpoint, false);
+  /**
+   * Ends all endpoints of that name, and withdraws those that were announced.
+   * @returns whether there were any
+   */
+  withdraw(name: string): boolean {
+    const same = [...this.#endpoints.values()].filter((endpoint) => endpoint.name === name);
+    for (const endpoint of same) {
+      if (endpoint.announced) this.#tell(endpoint, false);
       this.#remove(endpoint);
     }
+    return same.length > 0;
   }
 
   /** The device called: a queue has used buffers. */
@@ -123,150 +128,63 @@ export class GuestBus {
     if (this.#stopped || this.#polling) return;
     this.#polling = true;
     try {
-      this.#wake();
-      this.#takeAll();
+      if (this.#transmit.wake()) this.#wake();
+      this.#receive.take();
     } finally {
       this.#polling = false;
     }
     this.#flush();
   }
 
-  /** Touches the rings no more. */
-  stop(): void {
-    this.#stopped = true;
-    for (const endpoint of [...this.#endpoints.values()]) this.#remove(endpoint);
-  }
-
-  // ---- receive ----
-
-  #takeAll(): void {
-    const queue = this.#receive;
-    queue.wantCalls(false);
-    for (let budget = TURN_BUDGET; budget > 0; budget--) {
-      let current = this.#current;
-      if (current === undefined) {
-        let head = queue.popUsed();
-        if (head === -1) {
-          queue.wantCalls(true);
-          head = queue.popUsed();
-          if (head === -1) return;
-          queue.wantCalls(false);
-        }
-        current = this.#currentStore;
-        current.head = head;
-        current.written = queue.usedLength;
-      }
-      const result = this.#dispatch(this.#receiveAddress[current.head] as number, current.written);
-      if (this.#stopped) return;
-      if (result === "later") {
-        // As a reader that sleeps in its answer: nothing more is taken until a transmit buffer is back.
-        this.#current = current;
-        return;
-      }
-      this.#current = undefined;
-      if (result === "lost") {
-        // Linux leaves its loop here and waits for the next call (virtio_rpmsg_bus.c: rpmsg_recv_done).
-        queue.wantCalls(true);
-        return;
-      }
-      this.#post(this.#receiveAddress[current.head] as number);
-    }
+  /** The faults are others than before. */
+  faultsChanged(): void {
+    this.#receive.faultsChanged();
+    // What waits may be due, and buffers are there to be shown.
     this.#schedulePoll();
   }
 
+  /** Touches the rings no more. */
+  stop(): void {
+    this.#stopped = true;
+    this.#receive.stop();
+    for (const endpoint of [...this.#endpoints.values()]) this.#remove(endpoint);
+  }
+
   /** Hands one received message to its endpoint. */
-  #dispatch(address: number, written: number): "taken" | "later" | "lost" {
-    const { u8, u32, guestAddress } = this.#window;
-    const offset = address - guestAddress;
-    const word = offset >> 2;
-    const src = u32[word] as number;
-    const dst = u32[word + 1] as number;
-    const length = (u32[word + 3] as number) & 0xffff;
-    if (length > written - HEADER_SIZE) return this.#profile.badLength === "lose-buffer" ? "lost" : "taken";
+  #deliver(src: number, dst: number, bytes: Uint8Array, offset: number, length: number): boolean {
     if (dst === NAME_SERVICE_ADDRESS && this.#options.nameService) {
-      this.#hostAnnounced(u8, offset + HEADER_SIZE, length);
-      return "taken";
+      this.#hostAnnounced(bytes, offset, length);
+      return true;
     }
     const endpoint = this.#endpoints.get(dst);
     // Linux: "msg received with no recipient", and the buffer goes back.
-    if (endpoint === undefined) return "taken";
+    if (endpoint === undefined) return true;
     if (endpoint.dst === ADDRESS_ANY && this.#profile.hostAnnouncement === "bind-by-name") endpoint.dst = src;
-    return endpoint.service.onMessage(src, u8, offset + HEADER_SIZE, length) ? "taken" : "later";
+    if (this.#faults.dropReceived > 0) {
+      this.#faults.dropReceived--;
+      return true;
+    }
+    try {
+      return endpoint.service.onMessage(src, bytes, offset, length);
+    } catch (error) {
+      this.#failed(endpoint.name, error);
+      return true;
+    }
   }
-
-  #post(address: number): void {
-    const head = this.#receive.add(address, this.#profile.bufferSize, true);
-    this.#receiveAddress[head] = address;
-  }
-
-  // ---- transmit ----
 
   #send(src: number, dst: number, bytes: Uint8Array, offset: number, length: number): boolean {
     if (this.#stopped || src === ADDRESS_ANY || dst === ADDRESS_ANY) return true;
-    let payload = length;
-    if (payload > this.mtu) {
-      // Linux: -EMSGSIZE; open-amp's copying send cuts the message without a word.
-      if (this.#profile.tooLong === "refuse")
-        throw new RangeError(`a message of ${length} bytes is too long`);
-      payload = this.mtu;
-    }
-    const address = this.#transmitBuffer();
-    if (address === -1) return false;
-    const { u8, u32, guestAddress } = this.#window;
-    const at = address - guestAddress;
-    const word = at >> 2;
-    u32[word] = src;
-    u32[word + 1] = dst;
-    u32[word + 2] =
-      this.#profile.reserved === "zero"
-        ? 0
-        : (address - this.#options.transmitBuffers) / this.#profile.bufferSize;
-    u32[word + 3] = payload;
-    copyBytes(bytes, offset, u8, at + HEADER_SIZE, payload);
-    const head = this.#transmit.add(address, HEADER_SIZE + payload, false);
-    this.#transmitAddress[head] = address;
+    if (!this.#transmit.send(src, dst, bytes, offset, length)) return false;
     this.#scheduleFlush();
     return true;
   }
 
-  /** A free transmit buffer's address, -1 when all are out; then the device's call wakes us. */
-  #transmitBuffer(): number {
-    if (this.#profile.transmitOrder === "fresh-first" && this.#fresh > 0) return this.#nextFresh();
-    let head = this.#transmit.popUsed();
-    if (head === -1 && this.#fresh > 0) return this.#nextFresh();
-    if (head === -1) {
-      const slept = this.#sleeping;
-      this.#sleeping = true;
-      this.#transmit.publish();
-      this.#transmit.wantCalls(true);
-      head = this.#transmit.popUsed();
-      if (head === -1) {
-        // All are with the device: it must know.
-        this.#options.kick(TRANSMIT);
-        return -1;
-      }
-      // Who slept before still waits for the call.
-      if (!slept) this.#awake();
-    }
-    return this.#transmitAddress[head] as number;
-  }
-
-  #nextFresh(): number {
-    const index = this.#profile.bufferCount - this.#fresh--;
-    return this.#options.transmitBuffers + index * this.#profile.bufferSize;
-  }
-
-  #awake(): void {
-    this.#sleeping = false;
-    this.#transmit.wantCalls(false);
-  }
-
   /** Lets those go on who found no transmit buffer. */
   #wake(): void {
-    if (!this.#sleeping) return;
-    this.#awake();
     this.#sendUnsent();
-    for (const endpoint of [...this.#endpoints.values()]) endpoint.service.onWritable?.();
+    for (const { name, service } of [...this.#endpoints.values()]) {
+      this.#guard(name, () => service.onWritable?.());
+    }
   }
 
   #scheduleFlush(): void {
@@ -293,24 +211,44 @@ export class GuestBus {
     });
   }
 
-  // ---- endpoints and name service ----
-
   #create(name: string, address: number, dst: number, factory: ServiceFactory): Endpoint {
+    let endpoint: Endpoint | undefined;
     const context = {
+      name: displayed(name),
       address,
+      get peer() {
+        const peer = endpoint === undefined ? dst : endpoint.dst;
+        return peer === ADDRESS_ANY ? undefined : peer;
+      },
       mtu: this.mtu,
       guest: this.#profile.name,
       send: (to: number, bytes: Uint8Array, offset = 0, length = bytes.length) =>
         this.#send(address, to, bytes, offset, length),
+      report: (code: ServiceErrorCode, reason: string, cause?: unknown) =>
+        this.#options.report(new ServiceError(code, displayed(name), reason, cause)),
     };
-    const endpoint = { name, address, dst, announced: false, service: factory(context) };
+    endpoint = { name, address, dst, announced: false, service: factory(context) };
     this.#endpoints.set(address, endpoint);
     return endpoint;
   }
 
   #remove(endpoint: Endpoint): void {
     this.#endpoints.delete(endpoint.address);
-    endpoint.service.close?.();
+    this.#guard(endpoint.name, () => endpoint.service.close?.());
+  }
+
+  /** Calls a service; what it throws is reported and stays here. */
+  #guard(name: string, action: () => void): void {
+    try {
+      action();
+    } catch (error) {
+      this.#failed(name, error);
+    }
+  }
+
+  #failed(name: string, error: unknown): void {
+    const reason = error instanceof Error ? error.message : String(error);
+    this.#options.report(new ServiceError("failed", displayed(name), reason, error));
   }
 
   #lowestFree(): number | undefined {
@@ -353,9 +291,10 @@ export class GuestBus {
       return;
     }
     const address = this.#lowestFree();
+    const factory = this.#options.serviceFor(name);
     // Without an address there is no endpoint, and the host hears nothing of us (open-amp: rpmsg_create_ept fails).
-    if (address === undefined) return;
-    this.#speak(this.#create(name, address, dst, this.#options.serviceFor(name)));
+    if (address === undefined || factory === undefined) return;
+    this.#guard(name, () => this.#speak(this.#create(name, address, dst, factory)));
   }
 
   /** The host learns our address from our first message: an empty one. */
@@ -363,4 +302,13 @@ export class GuestBus {
     this.#unsent.push(() => this.#send(endpoint.address, endpoint.dst, NOTHING, 0, 0));
     this.#sendUnsent();
   }
+}
+
+function isFixed({ address }: NamedService): boolean {
+  return address !== undefined;
+}
+
+/** A name for people: of one character a byte, as it is on the wire, its text. */
+function displayed(name: string): string {
+  return Buffer.from(name, "latin1").toString();
 }

@@ -1,3 +1,5 @@
+import { HEADER_SIZE } from "../rpmsg/index.ts";
+
 /**
  * How the driver side differs between the implementations in use. Each field changes what the guest does on the
  * rings or on the wire.
@@ -70,3 +72,15 @@ export const profiles: Readonly<Record<ProfileName, Profile>> = {
     badLength: "skip",
   },
 };
+
+/**
+ * How many bytes of a message of `length` bytes go into a buffer. Linux: -EMSGSIZE for a longer one; open-amp's copying
+ * send cuts it without a word.
+ * @throws RangeError where the profile refuses it
+ */
+export function payloadLength(profile: Profile, length: number): number {
+  const longest = profile.bufferSize - HEADER_SIZE;
+  if (length <= longest) return length;
+  if (profile.tooLong === "refuse") throw new RangeError(`a message of ${length} bytes is too long`);
+  return longest;
+}

@@ -30,6 +30,7 @@ export class VhostUserGuest {
   readonly #memory = new GuestMemory();
   readonly #window: MemoryWindow;
   #bases: number[] = [];
+  #paused = false;
 
   /**
    * Takes the descriptor of a connected socket.
@@ -93,17 +94,22 @@ export class VhostUserGuest {
   /** Boots the guest again, as a virtual machine that is reset. */
   async reboot(): Promise<void> {
     this.#guest.halt();
-    await this.#frontend.stop();
+    if (!this.#paused) await this.#frontend.stop();
+    this.#paused = false;
     await this.#boot();
   }
 
   /** Stops the device as a paused virtual machine does; nothing is lost. */
   async pause(): Promise<void> {
+    if (this.#paused) return;
     this.#bases = await this.#frontend.stop();
+    this.#paused = true;
   }
 
   async resume(): Promise<void> {
+    if (!this.#paused) return;
     await this.#frontend.start(this.#bases);
+    this.#paused = false;
     for (const queue of this.#bases.keys()) this.#frontend.kick(queue);
     this.#guest.called();
   }

@@ -215,6 +215,11 @@ export class RpmsgDevice {
     return new SendQueue(this.#response, endpoint, target, events, options);
   }
 
+  /** The address that a target of a send queue stands for is known now. */
+  targetLearned(): void {
+    this.#response.peerLearned();
+  }
+
   /**
    * Announces a service at the address of an endpoint, now and after every reset, as soon as the guest listens.
    * @param name 1 to 31 bytes, one character a byte

@@ -37,11 +37,14 @@ export class Endpoint implements Target {
 
   /** A message arrived for this address. */
   receive(src: number, bytes: Uint8Array, offset: number, length: number): void {
-    if (src !== this.peer && src !== ADDRESS_ANY) {
-      this.peer = src;
-      this.#onPeer(this);
-    }
+    if (src !== this.peer && src !== ADDRESS_ANY) this.learn(src);
     this.#onMessage(src, bytes, offset, length);
+  }
+
+  /** The peer's address is known. */
+  learn(peer: number): void {
+    this.peer = peer;
+    this.#onPeer(this);
   }
 
   close(): void {

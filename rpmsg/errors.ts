@@ -48,7 +48,9 @@ export type RpmsgErrorCode =
   | "address-space-full"
   | "already-announced"
   | "device-closed"
-  | "name-invalid";
+  | "name-invalid"
+  | "name-service-off"
+  | "too-many-endpoints";
 
 /** The operating system refused; `message` has the call and the errno's name. */
 export type SystemErrorCode = "socket";

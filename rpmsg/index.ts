@@ -1,5 +1,5 @@
 /** The vhost RPMsg core: the device side of virtio-rpmsg, and what an emulated guest needs of the driver side. */
-export { REQUEST_QUEUE, RESPONSE_QUEUE, RPMSG_F_NS, RpmsgDevice } from "./device.ts";
+export { type DeviceState, REQUEST_QUEUE, RESPONSE_QUEUE, RPMSG_F_NS, RpmsgDevice } from "./device.ts";
 export type { Endpoint } from "./endpoint.ts";
 export { CodedError, GuestError, RpmsgError, SystemError } from "./errors.ts";
 export { copyBytes } from "./memory/copy-bytes.ts";

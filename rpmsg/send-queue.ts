@@ -1,4 +1,5 @@
 import type { Endpoint } from "./endpoint.ts";
+import { HEADER_SIZE } from "./wire/header.ts";
 
 /**
  * What became of a message to the guest.
@@ -57,7 +58,7 @@ export interface SendQueueDevice {
 const COMPACT = 1024;
 
 /** Counted for each message that waits beside its payload: without it empty messages would wait without a bound. */
-const MESSAGE_COST = 4;
+const MESSAGE_COST = HEADER_SIZE;
 
 /** Milliseconds by which a message may be given up late, so that many deadlines cost few looks. */
 const TIMER_STEP = 10;
@@ -70,7 +71,7 @@ interface QueuedMessage<Ticket> {
 }
 
 export interface SendQueueOptions {
-  /** Most bytes that wait: payload, and 4 for each message. */
+  /** Most bytes that wait: payload, and the 16 of a header for each message. */
   limit: number;
   /** Bytes at which `onWritable` is called when less is left again; a quarter of the limit if not given. */
   low?: number;
@@ -260,7 +261,10 @@ export class SendQueue<Ticket = unknown> {
     if (left.length === 0) this.#emptied();
     else this.arm();
     for (const { dst, ticket } of expired) {
-      this.#events.onUndelivered?.((dst ?? this.#target.peer) === undefined ? "no-peer" : "no-buffer", ticket);
+      this.#events.onUndelivered?.(
+        (dst ?? this.#target.peer) === undefined ? "no-peer" : "no-buffer",
+        ticket,
+      );
     }
     this.#relieved(before);
   }

@@ -27,6 +27,8 @@ export const errorAdvice = {
   "already-announced": "The guest knows this name at this address already: use the endpoint that there is.",
   "name-service-off":
     "The guest has not negotiated name service: declare the endpoint with ns none and addresses.",
+  "name-invalid": "A service name has 1 to 31 bytes, none of them zero.",
+  "too-many-endpoints": "Withdraw endpoints that are not needed, or raise `limits.declaredEndpoints`.",
   "no-address": "All local addresses are taken: close channels that are not needed.",
   // What became of a message.
   "too-large": "Send at most `mtu` bytes.",

@@ -23,8 +23,8 @@ const State = {
   state: z.enum(["up", "down"]),
   /** Given when the state is down. */
   reason: DownReason.optional(),
-  endpoint: EndpointState,
-  guest: GuestState,
+  endpointState: EndpointState,
+  guestState: GuestState,
   generation: Generation,
 };
 
@@ -41,6 +41,8 @@ export const HelloFrame = z.object({
   id: z.string(),
   /** The channel's own address. */
   local: Address,
+  endpointState: EndpointState,
+  guestState: GuestState,
   generation: Generation,
   /** Longest message, in bytes. */
   mtu: Count,
@@ -133,6 +135,8 @@ const subscribed = {
   endpoint: z.string(),
   id: z.string(),
   local: Address,
+  endpointState: EndpointState,
+  guestState: GuestState,
   generation: Generation,
   mtu: Count,
 };

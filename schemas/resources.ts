@@ -85,8 +85,6 @@ export const EndpointCreate = EndpointDeclaration;
 export const MessageSend = z.strictObject({
   data: z.string(),
   encoding: Encoding.default("utf8"),
-  /** Without it the endpoint's peer. */
-  dst: Address.optional(),
   timeout: SendTimeout.optional(),
   /** Milliseconds to wait for a reply. */
   wait: SendTimeout.optional(),
@@ -96,7 +94,6 @@ export const MessageSend = z.strictObject({
 
 /** The same in the query, for a body of bytes. */
 export const MessageQuery = z.strictObject({
-  dst: z.coerce.number().pipe(Address).optional(),
   timeout: z.coerce.number().pipe(SendTimeout).optional(),
   wait: z.coerce.number().pipe(SendTimeout).optional(),
   local: z.coerce.number().pipe(Address).optional(),

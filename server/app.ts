@@ -2,17 +2,27 @@ import type { IncomingMessage } from "node:http";
 import { ServerResponse } from "node:http";
 import type { Socket } from "node:net";
 import type { Duplex } from "node:stream";
-import type { FastifyError, FastifyInstance, FastifyReply } from "fastify";
+import type {
+  FastifyError,
+  FastifyInstance,
+  FastifyPluginAsync,
+  FastifyReply,
+  FastifySchemaCompiler,
+} from "fastify";
 import fastify from "fastify";
+import type { z } from "zod";
 import { checkAccess } from "./access.ts";
 import type { Bridge } from "./bridge.ts";
 import { HttpProblem, PROBLEM_TYPE } from "./problem.ts";
+import { eventRoutes } from "./routes/events.ts";
 import { healthRoutes } from "./routes/health.ts";
+import { messageRoutes } from "./routes/messages.ts";
 import { resourceRoutes } from "./routes/resources.ts";
 
 /** Paths below this are for WebSocket clients. */
 const CHANNELS = "/ws/";
-const BODY_LIMIT = 64 * 1024;
+/** The longest message in base64, and what is around it. */
+const BODY_LIMIT = 128 * 1024;
 /** Milliseconds that a request's head, and a whole request, may take. */
 const HEADERS_TIMEOUT = 10_000;
 const REQUEST_TIMEOUT = 30_000;
@@ -31,6 +41,9 @@ export function buildApp(bridge: Bridge): FastifyInstance {
       answer(request.url.startsWith(CHANNELS) ? upgradeRequired(request.url) : toProblem(error), reply);
     },
   });
+  app.setValidatorCompiler(validator);
+  // What the schemas of answers say holds by construction.
+  app.setSerializerCompiler(() => (data) => JSON.stringify(data));
   app.addHook("onRequest", async (request) => checkAccess(request.headers, bridge.config));
   app.setErrorHandler((error: FastifyError | HttpProblem, _request, reply) => {
     const problem = toProblem(error);
@@ -42,13 +55,34 @@ export function buildApp(bridge: Bridge): FastifyInstance {
     throw new HttpProblem("not-found", `there is no ${request.method} ${pathOf(request.url)}`);
   });
   app.register(healthRoutes(bridge));
-  app.register(resourceRoutes(bridge), { prefix: "/api/v1" });
+  app.register(apiRoutes(bridge), { prefix: "/api/v1" });
   app.server.on("upgrade", (request, socket, head) => {
     if (request.headers.upgrade?.toLowerCase() === "websocket") bridge.upgrade(request, socket, head);
     else answerPlainly(app, request, socket);
   });
   return app;
 }
+
+/** Everything below `/api/v1`. */
+export function apiRoutes(bridge: Bridge): FastifyPluginAsync {
+  return async (app) => {
+    await app.register(resourceRoutes(bridge));
+    await app.register(messageRoutes(bridge));
+    await app.register(eventRoutes(bridge));
+  };
+}
+
+/** Checks a part of a request against its schema. */
+const validator: FastifySchemaCompiler<z.ZodType> =
+  ({ schema, httpPart }) =>
+  (data: unknown) => {
+    const parsed = schema.safeParse(data);
+    if (parsed.success) return { value: parsed.data };
+    const [issue] = parsed.error.issues;
+    const part = httpPart === "querystring" ? "query" : httpPart;
+    const where = [part, ...(issue?.path.map(String) ?? [])].join(": ");
+    return { error: new HttpProblem("bad-request", `${where}: ${issue?.message ?? "not understood"}`) };
+  };
 
 /**
  * Answers a request that offers another protocol, such as h2c, as if it did not: Node passes those to the same event.
@@ -80,6 +114,7 @@ function pathOf(url: string): string {
 
 function toProblem(error: FastifyError | HttpProblem): HttpProblem {
   if (error instanceof HttpProblem) return error;
+  if (error.statusCode === 415) return new HttpProblem("media-type-unknown", error.message);
   if (error.statusCode === 413) return new HttpProblem("body-too-large", error.message);
   if (error.statusCode !== undefined && error.statusCode < 500)
     return new HttpProblem("bad-request", error.message);

@@ -1,37 +1,47 @@
+import { randomUUID } from "node:crypto";
 import type { IncomingMessage } from "node:http";
 import type { Duplex } from "node:stream";
 import type { Logger } from "pino";
-import type { Config, Endpoint, Guest } from "../schemas/index.ts";
-import { closeCode } from "../schemas/index.ts";
+import type { Config, Endpoint, EndpointDeclaration, Guest, Limits, Origin } from "../schemas/index.ts";
 import { checkAccess } from "./access.ts";
 import { BurstLog } from "./burst-log.ts";
-import { marksOf } from "./channel/back-pressure.ts";
-import { RawChannel } from "./channel/channel.ts";
-import { FlushTurn } from "./channel/frame-writer.ts";
-import { accept, checkSubprotocols, parseUpgrade, rawWebSocketServer, refuse } from "./channel/upgrade.ts";
-import { Directory } from "./directory.ts";
+import type { ChannelHost } from "./channel/channels.ts";
+import { Channels } from "./channel/channels.ts";
+import { refuse } from "./channel/upgrade.ts";
+import { Directory, displayName } from "./directory.ts";
 import type { EndpointPort } from "./endpoint-port.ts";
-import type { Attachment } from "./guests/attachment.ts";
+import { EventLog } from "./event-log.ts";
+import type { Attachment, GuestEvents } from "./guests/attachment.ts";
+import type { EmulatedGuest } from "./guests/open-guest.ts";
 import { openGuest } from "./guests/open-guest.ts";
+import { toProblem } from "./guests/rpmsg-problem.ts";
 import { HttpProblem } from "./problem.ts";
 
-/** The composition root: guests on one side, channels on the other, the directory between them. */
-export class Bridge {
-  readonly config: Config;
-  readonly #log: Logger;
-  readonly #directory = new Directory();
-  readonly #guests = new Map<string, Attachment>();
-  readonly #channels = new Set<RawChannel>();
-  readonly #turn = new FlushTurn();
-  readonly #webSockets = rawWebSocketServer();
-  #liveness: NodeJS.Timeout | undefined;
-  #pongCheck: NodeJS.Timeout | undefined;
-  #state: "new" | "ready" | "draining" | "closed" = "new";
-  #onChannelsGone: (() => void) | undefined;
+/** How much of the drain's time clients get to close. */
+const CLIENTS_SHARE = 0.7;
 
-  constructor(config: Config, log: Logger) {
+/** The composition root: guests on one side, channels on the other, the directory between them. */
+export class Bridge implements ChannelHost {
+  readonly config: Config;
+  /** Tells this bridge from others, and from itself after a restart. */
+  readonly instance = randomUUID();
+  readonly directory = new Directory();
+  readonly events = new EventLog(this.instance);
+  readonly channels = new Channels(this);
+  readonly #log: Logger;
+  readonly #emulated: ReadonlyMap<string, EmulatedGuest>;
+  readonly #guests = new Map<string, Attachment>();
+  #state: "new" | "ready" | "draining" | "closed" = "new";
+
+  /** @param emulated guests of the configuration that the caller has made, by name */
+  constructor(config: Config, log: Logger, emulated: ReadonlyMap<string, EmulatedGuest> = new Map()) {
     this.config = config;
     this.#log = log;
+    this.#emulated = emulated;
+  }
+
+  get limits(): Limits {
+    return this.config.limits;
   }
 
   get ready(): boolean {
@@ -43,24 +53,15 @@ export class Bridge {
    * @throws ConfigError, SystemError
    */
   async start(): Promise<void> {
-    const events = {
-      onAdded: (endpoint: EndpointPort) => this.#directory.add(endpoint),
-      onRemoved: (endpoint: EndpointPort) => this.#directory.remove(endpoint),
-    };
+    const events = this.#guestEvents();
     for (const [name, config] of Object.entries(this.config.guests)) {
       const log = new BurstLog(this.#log.child({ guest: name }));
-      this.#guests.set(name, await openGuest(name, config, this.config.limits, log, events));
+      const emulated = this.#emulated.get(name);
+      const opened = await openGuest(name, config, this.config.limits, log, events, emulated);
+      this.#guests.set(name, opened);
+      this.events.publish("guest", opened.describe());
     }
-    const { pingInterval, pongTimeout } = this.config.limits;
-    this.#liveness = setInterval(() => {
-      // Where answers may take longer than the interval, the next ping waits for the check of this one.
-      if (this.#pongCheck !== undefined) return;
-      for (const channel of this.#channels) channel.ping();
-      this.#pongCheck = setTimeout(() => {
-        this.#pongCheck = undefined;
-        for (const channel of this.#channels) channel.checkPong();
-      }, pongTimeout).unref();
-    }, pingInterval).unref();
+    this.channels.start();
     this.#state = "ready";
   }
 
@@ -70,13 +71,72 @@ export class Bridge {
 
   /** @throws HttpProblem guest-unknown */
   guest(name: string): Guest {
-    const guest = this.#guests.get(name);
-    if (guest === undefined) throw new HttpProblem("guest-unknown", `there is no guest "${name}"`);
-    return guest.describe();
+    return this.#guest(name).describe();
   }
 
-  endpoints(guest?: string): Endpoint[] {
-    return this.#directory.list(guest);
+  /** @throws HttpProblem guest-unknown */
+  isAttached(guest: string): boolean {
+    return this.#guest(guest).state === "attached";
+  }
+
+  /**
+   * The endpoint of a guest with this id.
+   * @throws HttpProblem guest-unknown, endpoint-unknown
+   */
+  endpoint(guest: string, id: string): EndpointPort {
+    this.#guest(guest);
+    const endpoint = this.directory.find(guest, { id });
+    if (endpoint === undefined) {
+      throw new HttpProblem("endpoint-unknown", `guest "${guest}" has no endpoint with the id "${id}"`);
+    }
+    return endpoint;
+  }
+
+  /**
+   * Adds an endpoint of the host.
+   * @throws HttpProblem
+   */
+  declare(guest: string, declaration: EndpointDeclaration): EndpointPort {
+    const attachment = this.#guest(guest);
+    try {
+      return attachment.declare(declaration);
+    } catch (error) {
+      throw toProblem(error);
+    }
+  }
+
+  announce(guest: string, name: string, address: number | undefined): EndpointPort {
+    return this.declare(guest, { name, ns: "down", ...(address !== undefined && { address }) });
+  }
+
+  /** @throws HttpProblem endpoint-of-guest */
+  withdraw(endpoint: EndpointPort): void {
+    if (this.#guest(endpoint.guest).withdraw(endpoint)) return;
+    // A service whose client goes twice is gone already.
+    if (this.directory.has(endpoint)) {
+      throw new HttpProblem("endpoint-of-guest", "the guest announced it: only the guest withdraws it");
+    }
+  }
+
+  describe(endpoint: EndpointPort): Endpoint {
+    return this.directory.describe(endpoint);
+  }
+
+  /** Descriptions of endpoints: what is given must be equal. `after` is an id. */
+  list(
+    where: { guest?: string | undefined; name?: string | undefined; origin?: Origin | undefined },
+    limit?: number,
+    after?: string,
+  ): { endpoints: Endpoint[]; next: string | null } {
+    const { guest, name, origin } = where;
+    return this.directory.list(
+      (port) =>
+        (guest === undefined || port.guest === guest) &&
+        (origin === undefined || port.origin === origin) &&
+        (name === undefined || displayName(port.name) === name),
+      limit,
+      after,
+    );
   }
 
   /** Logs a mistake of the bridge itself. */
@@ -84,11 +144,13 @@ export class Bridge {
     this.#log.error({ event: "internal-error", err: error });
   }
 
-  /** Takes an upgrade of the HTTP server: a channel, or an error before the upgrade. */
+  /** Takes an upgrade of the HTTP server: a WebSocket, or an error before the upgrade. */
   upgrade(request: IncomingMessage, stream: Duplex, head: Buffer): void {
     stream.on("error", () => stream.destroy());
     try {
-      this.#upgrade(request, stream, head);
+      checkAccess(request.headers, this.config);
+      if (!this.ready) throw new HttpProblem("draining", "the bridge is stopping");
+      this.channels.upgrade(request, stream, head);
     } catch (error) {
       if (!(error instanceof HttpProblem)) this.report(error);
       refuse(
@@ -107,8 +169,7 @@ export class Bridge {
     this.#state = "draining";
     const { drainTimeout } = this.config.limits;
     const deadline = performance.now() + drainTimeout;
-    for (const channel of this.#channels) channel.close(closeCode.drain, "the bridge is stopping");
-    await this.#channelsGone(drainTimeout * CLIENTS_SHARE);
+    await this.channels.drain(drainTimeout * CLIENTS_SHARE);
     await Promise.all([...this.#guests.values()].map((guest) => guest.drained(deadline - performance.now())));
     this.close();
   }
@@ -117,60 +178,43 @@ export class Bridge {
   close(): void {
     if (this.#state === "closed") return;
     this.#state = "closed";
-    clearInterval(this.#liveness);
-    clearTimeout(this.#pongCheck);
-    for (const channel of this.#channels) channel.terminate();
+    this.channels.close();
     for (const guest of this.#guests.values()) guest.close();
-    this.#webSockets.close();
   }
 
-  #upgrade(request: IncomingMessage, stream: Duplex, head: Buffer): void {
-    checkAccess(request.headers, this.config);
-    if (!this.ready) throw new HttpProblem("draining", "the bridge is stopping");
-    const { guest, reference, query } = parseUpgrade(request);
-    if (!this.#guests.has(guest)) throw new HttpProblem("guest-unknown", `there is no guest "${guest}"`);
-    const endpoint = this.#directory.find(guest, reference);
-    if (endpoint === undefined) {
-      throw new HttpProblem(
-        "endpoint-unknown",
-        `guest "${guest}" has no such endpoint: see /api/v1/endpoints`,
-      );
-    }
-    checkSubprotocols(request.headers["sec-websocket-protocol"]);
-    const share = query.share ?? (endpoint.origin === "guest" ? "private" : "shared");
-    const { limits } = this.config;
-    const channel = new RawChannel(stream, this.#turn, limits);
-    // Opened before the handshake, so that a refusal is an HTTP answer.
-    const { most, resume } = marksOf(limits);
-    const port = endpoint.open(
-      { share, local: query.local, queueBytes: most, lowBytes: resume, timeout: limits.sendTimeout },
-      channel,
-    );
-    if (port === "local-in-use")
-      throw new HttpProblem("local-in-use", `local address ${query.local} is in use`);
-    if (port === "no-address") throw new HttpProblem("no-address", "no local address can be had");
-    const socket = accept(this.#webSockets, request, stream, head);
-    if (socket === undefined) {
-      port.close();
-      return;
-    }
-    this.#channels.add(channel);
-    channel.serve(socket, port, () => {
-      this.#channels.delete(channel);
-      if (this.#channels.size === 0) this.#onChannelsGone?.();
-    });
+  #guest(name: string): Attachment {
+    const guest = this.#guests.get(name);
+    if (guest === undefined) throw new HttpProblem("guest-unknown", `there is no guest "${name}"`);
+    return guest;
   }
 
-  async #channelsGone(timeout: number): Promise<void> {
-    if (this.#channels.size === 0) return;
-    let timer: NodeJS.Timeout | undefined;
-    await new Promise<void>((resolve) => {
-      this.#onChannelsGone = resolve;
-      timer = setTimeout(resolve, timeout);
-    });
-    clearTimeout(timer);
+  /** What guests tell goes to the directory, to those who watch, and to channels that wait for it. */
+  #guestEvents(): GuestEvents {
+    const { directory, events, channels } = this;
+    return {
+      onAdded: (endpoint) => {
+        directory.add(endpoint);
+        events.publish("endpoint", directory.describe(endpoint));
+        channels.changed();
+      },
+      onChanged: (endpoint) => {
+        if (!directory.has(endpoint)) return;
+        events.endpointChanged(endpoint, () => directory.describe(endpoint));
+        channels.changed();
+      },
+      onRemoved: (endpoint) => {
+        const { id, guest, name, generation } = directory.describe(endpoint);
+        directory.remove(endpoint);
+        events.forget(endpoint);
+        events.publish("endpoint-removed", { id, guest, name, generation });
+      },
+      onGuest: (guest) => {
+        // Not before it is one of ours.
+        if (this.#guests.get(guest.name) !== guest) return;
+        events.flush();
+        events.publish("guest", guest.describe());
+        channels.changed();
+      },
+    };
   }
 }
-
-/** How much of the drain's time clients get to close. */
-const CLIENTS_SHARE = 0.7;

@@ -5,6 +5,8 @@ import type { EndpointPort } from "./endpoint-port.ts";
 /** An endpoint that is listed. */
 interface Entry {
   readonly id: string;
+  /** The number in the id: endpoints are listed in its order. */
+  readonly number: number;
   readonly path: string;
   readonly port: EndpointPort;
 }
@@ -26,61 +28,110 @@ export interface EndpointReference {
  * oldest holder.
  */
 export class Directory {
-  /** By guest, oldest first. */
-  readonly #guests = new Map<string, Set<Entry>>();
-  #nextId = 1;
+  /** By guest, then by name, oldest first. */
+  readonly #guests = new Map<string, Map<string, Entry[]>>();
+  /** In the order of their ids. */
+  readonly #entries = new Map<string, Entry>();
+  readonly #byPort = new Map<EndpointPort, Entry>();
+  #nextNumber = 1;
 
   add(port: EndpointPort): void {
-    let entries = this.#guests.get(port.guest);
-    if (entries === undefined) {
-      entries = new Set();
-      this.#guests.set(port.guest, entries);
+    const number = this.#nextNumber++;
+    const id = `e${number}`;
+    const { name, address, guest } = port;
+    let names = this.#guests.get(guest);
+    if (names === undefined) {
+      names = new Map();
+      this.#guests.set(guest, names);
     }
-    const id = `e${this.#nextId++}`;
-    let holders = 0;
-    let twins = 0;
-    for (const { port: other } of entries) {
-      if (other.name !== port.name) continue;
-      holders++;
-      if (other.address === port.address) twins++;
-    }
+    const holders = names.get(name) ?? [];
     // The two sides number their addresses apart, so that name and address may be taken: then only the id tells.
-    const { name, address } = port;
-    const reference = twins > 0 ? { id } : holders > 0 || UNNAMABLE.has(name) ? { name, address } : { name };
-    entries.add({ id, path: endpointPath(port.guest, reference), port });
+    const plain = holders.length === 0 && !UNNAMABLE.has(name);
+    const ambiguous = address === undefined || holders.some((other) => other.port.address === address);
+    const reference = plain ? { name } : ambiguous ? { id } : { name, address };
+    const entry = { id, number, path: endpointPath(guest, reference), port };
+    names.set(name, [...holders, entry]);
+    this.#entries.set(id, entry);
+    this.#byPort.set(port, entry);
   }
 
   remove(port: EndpointPort): void {
-    const entries = this.#guests.get(port.guest);
-    for (const entry of entries ?? []) if (entry.port === port) entries?.delete(entry);
+    const entry = this.#byPort.get(port);
+    if (entry === undefined) return;
+    this.#byPort.delete(port);
+    this.#entries.delete(entry.id);
+    const names = this.#guests.get(port.guest);
+    const left = names?.get(port.name)?.filter((each) => each !== entry) ?? [];
+    if (left.length > 0) names?.set(port.name, left);
+    else names?.delete(port.name);
   }
 
   /** The endpoint that a request means, the oldest where several do. */
-  find(guest: string, reference: EndpointReference): EndpointPort | undefined {
-    const { id, name, address, origin } = reference;
-    for (const entry of this.#guests.get(guest) ?? []) {
-      const { port } = entry;
-      if (id !== undefined ? entry.id !== id : port.name !== name) continue;
-      if (address !== undefined && port.address !== address) continue;
+  find(guest: string, { id, name, address, origin }: EndpointReference): EndpointPort | undefined {
+    const byId = id === undefined ? undefined : this.#entries.get(id);
+    const holders = id === undefined ? this.#guests.get(guest)?.get(name ?? "") : byId && [byId];
+    for (const { port } of holders ?? []) {
+      if (port.guest !== guest || (address !== undefined && port.address !== address)) continue;
       if (origin === undefined || port.origin === origin) return port;
     }
     return undefined;
   }
 
-  /** Descriptions of the endpoints of one guest, or of all. */
-  list(guest?: string): Endpoint[] {
-    const sets = guest === undefined ? [...this.#guests.values()] : [this.#guests.get(guest) ?? []];
-    return sets.flatMap((entries) => [...entries].map(describe));
+  has(port: EndpointPort): boolean {
+    return this.#byPort.has(port);
   }
+
+  /** @throws RangeError an endpoint that is not listed */
+  idOf(port: EndpointPort): string {
+    return this.#entryOf(port).id;
+  }
+
+  /** @throws RangeError an endpoint that is not listed */
+  describe(port: EndpointPort): Endpoint {
+    return describe(this.#entryOf(port));
+  }
+
+  /**
+   * Descriptions of endpoints, in the order in which they came.
+   * @param limit most that are given
+   * @param after id behind which the list goes on; it may be gone
+   */
+  list(
+    where: (port: EndpointPort) => boolean = () => true,
+    limit = Number.POSITIVE_INFINITY,
+    after?: string,
+  ): { endpoints: Endpoint[]; next: string | null } {
+    const endpoints: Endpoint[] = [];
+    const start = after === undefined ? 0 : Number(after.slice(1));
+    for (const entry of this.#entries.values()) {
+      if (entry.number <= start || !where(entry.port)) continue;
+      if (endpoints.length === limit) return { endpoints, next: endpoints.at(-1)?.id ?? null };
+      endpoints.push(describe(entry));
+    }
+    return { endpoints, next: null };
+  }
+
+  #entryOf(port: EndpointPort): Entry {
+    const entry = this.#byPort.get(port);
+    if (entry === undefined) throw new RangeError("the endpoint is not listed");
+    return entry;
+  }
+}
+
+/** A name for people: bytes that are not UTF-8 show as U+FFFD. */
+export function displayName(name: string): string {
+  return Buffer.from(name, "latin1").toString("utf8");
 }
 
 function describe({ id, path, port }: Entry): Endpoint {
   return {
     id,
     guest: port.guest,
-    name: Buffer.from(port.name, "latin1").toString("utf8"),
-    address: port.address,
+    name: displayName(port.name),
+    address: port.address ?? null,
     origin: port.origin,
+    ns: port.ns,
+    peer: port.peer ?? null,
     state: port.state,
     generation: port.generation,
     mtu: port.mtu,

@@ -1,7 +1,8 @@
 import { parseAddress } from "../schemas/index.ts";
 import type { EndpointReference } from "./directory.ts";
 
-const PREFIX = "/ws/v1/";
+const MUX = "/ws/v1";
+const PREFIX = `${MUX}/`;
 
 /** All but the characters that stand for themselves in a path (RFC 3986, 2.3) and mean nothing to us. */
 const SPECIAL = /[^A-Za-z0-9._-]/g;
@@ -17,21 +18,35 @@ export function endpointPath(guest: string, reference: EndpointReference): strin
   return reference.address === undefined ? base + name : `${base}${name}@${reference.address}`;
 }
 
+/** What the path of a WebSocket means. */
+export type ChannelTarget =
+  | { kind: "endpoint"; guest: string; reference: EndpointReference }
+  | { kind: "guest"; guest: string }
+  | { kind: "mux" };
+
 /**
  * Reads the raw path of a request. Frameworks decode paths as UTF-8 and refuse other bytes: hence by hand.
- * @returns undefined where it is not the path of an endpoint
+ * @returns undefined where it is not the path of a WebSocket
  */
-export function parseEndpointPath(path: string): { guest: string; reference: EndpointReference } | undefined {
+export function parseChannelPath(path: string): ChannelTarget | undefined {
+  if (path === MUX || path === PREFIX) return { kind: "mux" };
   if (!path.startsWith(PREFIX)) return undefined;
   const [guest, endpoint, ...more] = path.slice(PREFIX.length).split("/");
-  if (guest === undefined || endpoint === undefined || endpoint === "" || more.length > 0) return undefined;
-  if (endpoint.startsWith("~")) return { guest, reference: { id: endpoint.slice(1) } };
+  if (guest === undefined || more.length > 0) return undefined;
+  if (endpoint === undefined) return { kind: "guest", guest };
+  const reference = parseReference(endpoint);
+  return reference && { kind: "endpoint", guest, reference };
+}
+
+function parseReference(endpoint: string): EndpointReference | undefined {
+  if (endpoint === "") return undefined;
+  if (endpoint.startsWith("~")) return { id: endpoint.slice(1) };
   const at = endpoint.lastIndexOf("@");
   const name = decodeBytes(at === -1 ? endpoint : endpoint.slice(0, at));
   if (name === undefined) return undefined;
-  if (at === -1) return { guest, reference: { name } };
+  if (at === -1) return { name };
   const address = parseAddress(endpoint.slice(at + 1));
-  return address === undefined ? undefined : { guest, reference: { name, address } };
+  return address === undefined ? undefined : { name, address };
 }
 
 function percent(char: string): string {

@@ -1,40 +1,72 @@
-import type { EndpointCounters, EndpointState, Origin } from "../schemas/index.ts";
+import type {
+  DownReason,
+  EndpointCounters,
+  EndpointState,
+  GuestState,
+  NameServiceMode,
+  Origin,
+  Share,
+} from "../schemas/index.ts";
 
 /**
  * What became of a message to the guest:
- *  - `sent`: in the response queue; `queued`: it waits, `onUndelivered` tells if in vain
+ *  - `sent`: in the response queue; `queued`: it waits, what becomes of it is told
  *  - `too-large`: longer than the guest's buffers; `queue-full`: too much waits already; `endpoint-gone`: closed
  * Nothing was taken in the last three cases.
  */
 export type SendCode = "sent" | "queued" | "too-large" | "queue-full" | "address-invalid" | "endpoint-gone";
 
-export type UndeliveredCode = "no-peer" | "no-buffer" | "too-large";
+export type UndeliveredCode = "no-peer" | "no-buffer" | "too-large" | "guest-gone" | "endpoint-gone";
 
-/** What an open channel is told. */
-export interface ChannelEvents {
-  /** `length` bytes at `offset`, valid during the call only. */
-  onMessage(src: number, bytes: Uint8Array, offset: number, length: number): void;
+/** What an open channel is told. A ticket is what was given with a message that had to wait. */
+export interface ChannelEvents<Ticket = unknown> {
+  /**
+   * `length` bytes at `offset`, valid during the call only.
+   * @param serial the same for all channels that get this message of the guest, another for the next one
+   */
+  onMessage(src: number, bytes: Uint8Array, offset: number, length: number, serial: number): void;
   /** Little enough waits now that more may be sent. */
   onWritable(): void;
+  /** A queued message is in the response queue. */
+  onSent(ticket: Ticket | undefined): void;
   /** A queued message was given up. */
-  onUndelivered(code: UndeliveredCode): void;
-  /** The guest was reset, or the endpoint withdrawn: the channel is of no use any more. */
-  onState(state: "reset" | "withdrawn"): void;
+  onUndelivered(code: UndeliveredCode, ticket: Ticket | undefined): void;
+  /** A message that was sent may not have been read before a reset. */
+  onUnconfirmed(ticket: Ticket | undefined): void;
+  /** The state of the endpoint or its guest may be another one. */
+  onChanged(): void;
+  /** The channel is of no use any more. */
+  onEnd(reason: DownReason): void;
 }
 
 /** One user's way to an endpoint and back. */
-export interface ChannelPort {
+export interface ChannelPort<Ticket = unknown> {
+  readonly endpoint: EndpointPort;
   /** The channel's own address. */
   readonly local: number;
+  /** Where messages without a destination go. */
+  readonly peer: number | undefined;
   /** Longest message, in bytes. */
   readonly mtu: number;
-  /** Bytes that wait to be sent. */
+  /** Bytes that wait to be sent, 16 for each message included. */
   readonly pendingBytes: number;
-  /** @param dst undefined for the endpoint's peer */
-  send(dst: number | undefined, bytes: Uint8Array, offset: number, length: number): SendCode;
+  /**
+   * @param dst undefined for the endpoint's peer
+   * @param timeout milliseconds that it may wait
+   */
+  send(
+    dst: number | undefined,
+    bytes: Uint8Array,
+    offset: number,
+    length: number,
+    ticket?: Ticket,
+    timeout?: number,
+  ): SendCode;
   /** Leaves the guest's messages with the guest until `release`. */
   hold(): void;
   release(): void;
+  /** So many messages of the guest were dropped, because the client is slow. */
+  dropped(count: number): void;
   /** Takes and gives no more messages; what was taken is still sent. */
   close(): void;
   /** As `close`, but what waits is dropped, and counted as undelivered. */
@@ -42,10 +74,13 @@ export interface ChannelPort {
 }
 
 export interface OpenOptions {
-  share: "private" | "shared";
+  /** undefined: as is usual for the endpoint's origin. */
+  share: Share | undefined;
+  /** Ends the other channels of the endpoint. */
+  takeover: boolean;
   /** The channel's own address; undefined for one that the endpoint chooses. */
   local: number | undefined;
-  /** Bytes that may wait to be sent, a few for each message included. */
+  /** Bytes that may wait to be sent, 16 for each message included. */
   queueBytes: number;
   /** Bytes that are left of them when `onWritable` is called. */
   lowBytes: number;
@@ -53,18 +88,23 @@ export interface OpenOptions {
   timeout: number;
 }
 
+/** Why an endpoint cannot be opened. */
+export type OpenRefusal = "local-in-use" | "no-address" | "endpoint-in-use";
+
 /** A source of messages that can be connected to, whatever is behind it. */
 export interface EndpointPort {
   readonly guest: string;
+  readonly guestState: GuestState;
   /** One character a byte. */
   readonly name: string;
-  readonly address: number;
+  readonly address: number | undefined;
   readonly origin: Origin;
+  readonly ns: NameServiceMode;
+  readonly peer: number | undefined;
   readonly state: EndpointState;
   readonly generation: number;
   readonly mtu: number;
   readonly clients: number;
   readonly counters: EndpointCounters;
-  /** @returns a code where it cannot be opened */
-  open(options: OpenOptions, events: ChannelEvents): ChannelPort | "local-in-use" | "no-address";
+  open<Ticket>(options: OpenOptions, events: ChannelEvents<Ticket>): ChannelPort<Ticket> | OpenRefusal;
 }

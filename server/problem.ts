@@ -1,23 +1,39 @@
 import { STATUS_CODES } from "node:http";
-import type { Problem } from "../schemas/index.ts";
+import type { ErrorCode, Problem } from "../schemas/index.ts";
 
-/** Codes of the HTTP interface and their statuses. */
+/** The statuses of the codes that HTTP answers may have. */
 const statusOf = {
   "bad-request": 400,
+  "name-invalid": 400,
+  forbidden: 403,
   "origin-forbidden": 403,
   "not-found": 404,
   "guest-unknown": 404,
   "endpoint-unknown": 404,
+  "address-in-use": 409,
+  "already-announced": 409,
+  "endpoint-in-use": 409,
+  "endpoint-of-guest": 409,
   "local-in-use": 409,
+  "name-service-off": 409,
+  "no-peer": 409,
+  "too-many-endpoints": 409,
+  "endpoint-gone": 410,
   "body-too-large": 413,
+  "too-large": 413,
+  "media-type-unknown": 415,
   "host-unknown": 421,
   "upgrade-required": 426,
+  "queue-full": 429,
   internal: 500,
   draining: 503,
+  "guest-gone": 503,
   "no-address": 503,
-} as const;
+  "no-buffer": 504,
+  "no-reply": 504,
+} as const satisfies Partial<Record<ErrorCode, number>>;
 
-type ProblemCode = keyof typeof statusOf;
+export type ProblemCode = keyof typeof statusOf;
 
 export const PROBLEM_TYPE = "application/problem+json";
 

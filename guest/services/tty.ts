@@ -1,10 +1,11 @@
+import { OutputQueue } from "../output-queue.ts";
 import type { Service, ServiceContext } from "../service.ts";
 
 const PROMPT = "demo# ";
 const LONGEST_LINE = 256;
 /** Senders whose lines are kept apart; beyond that the oldest starts afresh. */
 const MOST_SESSIONS = 256;
-/** Bytes of output that wait for buffers. */
+/** Cost of the output that waits for buffers. */
 const MOST_OUTPUT = 64 * 1024;
 
 interface Session {
@@ -20,9 +21,7 @@ interface Session {
  */
 export function tty(context: ServiceContext): Service {
   const sessions = new Map<number, Session>();
-  /** Output that found no buffer, in order. */
-  const output: { dst: number; bytes: Buffer }[] = [];
-  let waiting = 0;
+  const output = new OutputQueue(context);
   const started = performance.now();
 
   const sessionOf = (src: number): Session => {
@@ -35,22 +34,10 @@ export function tty(context: ServiceContext): Service {
     }
     return session;
   };
-  const flush = (): boolean => {
-    for (let first = output[0]; first !== undefined; first = output[0]) {
-      if (!context.send(first.dst, first.bytes)) return false;
-      waiting -= first.bytes.length;
-      output.shift();
-    }
-    return true;
-  };
   const print = (dst: number, text: string): void => {
     const bytes = Buffer.from(text);
-    for (let at = 0; at < bytes.length; at += context.mtu) {
-      const part = bytes.subarray(at, at + context.mtu);
-      waiting += part.length;
-      output.push({ dst, bytes: part });
-    }
-    flush();
+    for (let at = 0; at < bytes.length; at += context.mtu)
+      output.push(dst, bytes.subarray(at, at + context.mtu));
   };
   const run = (line: string): string => {
     const [command = "", ...rest] = line.trim().split(/\s+/);
@@ -75,7 +62,7 @@ export function tty(context: ServiceContext): Service {
   return {
     onMessage(src, bytes, offset, length) {
       // Not before the last answer is out: the sender is held up, not the guest's memory filled.
-      if (waiting > MOST_OUTPUT && !flush()) return false;
+      if (output.cost > MOST_OUTPUT && !output.flush()) return false;
       const session = sessionOf(src);
       let { line } = session;
       let shown = "";
@@ -102,11 +89,10 @@ export function tty(context: ServiceContext): Service {
       if (shown !== "") print(src, shown);
       return true;
     },
-    onWritable: flush,
+    onWritable: () => output.flush(),
     close() {
       sessions.clear();
-      output.length = 0;
-      waiting = 0;
+      output.clear();
     },
   };
 }

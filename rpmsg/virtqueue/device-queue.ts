@@ -104,7 +104,9 @@ export class DeviceQueue {
     const heads: number[] = [];
     // A broken driver's index says nothing.
     for (let i = 0; count <= this.size && i < count; i++) {
-      const head = ring.available[ring.availableBase + 2 + ((this.#nextAvailable + i) & this.#mask)] as number;
+      const head = ring.available[
+        ring.availableBase + 2 + ((this.#nextAvailable + i) & this.#mask)
+      ] as number;
       if (head < this.size) heads.push(head);
     }
     return heads;

@@ -5,7 +5,10 @@ const SLAB = 16_384;
 /** Slabs that are kept for the next turn. */
 const MOST_SPARE = 256;
 const LOOP_LIMIT = 32;
+const FIN_TEXT = 0x81;
 const FIN_BINARY = 0x82;
+/** Most bytes of a frame's header: with the length in 64 bits. */
+const MOST_HEADER = 10;
 
 /**
  * Writes the frames of all channels once a turn: of the event loop, so that what a turn brings for a client costs one
@@ -39,7 +42,7 @@ export class FlushTurn {
 }
 
 /**
- * Writes unmasked binary WebSocket messages (RFC 6455, 5.2) straight from guest memory into a slab, and the slab to
+ * Writes unmasked WebSocket messages (RFC 6455, 5.2) straight from guest memory into a slab, and the slab to
  * the socket once a turn. Only whole frames are written, so that those of `ws` (pings, closes) may come in between;
  * compression must be off.
  */
@@ -65,35 +68,33 @@ export class FrameWriter {
     return this.#socket.writableLength + this.#end - this.#start;
   }
 
-  /** Adds one message: `length` bytes, at most 65535, which are copied. */
+  /** Adds one binary message: `length` bytes, which are copied. */
   binary(bytes: Uint8Array, offset: number, length: number): void {
-    let slab = this.#slab;
-    if (slab === undefined || this.#end + length + 4 > slab.length) {
-      // What is written may still be on its way: a full slab is left to the socket.
-      this.#write();
-      slab = length + 4 > SLAB ? Buffer.allocUnsafeSlow(length + 4) : this.#turn.takeSlab();
-      this.#slab = slab;
-      this.#start = 0;
-      this.#end = 0;
-    }
-    let at = this.#end;
-    slab[at++] = FIN_BINARY;
-    if (length < 126) {
-      slab[at++] = length;
-    } else {
-      slab[at++] = 126;
-      slab[at++] = length >>> 8;
-      slab[at++] = length;
-    }
-    if (length <= LOOP_LIMIT) {
-      for (let i = 0; i < length; i++) slab[at + i] = bytes[offset + i] as number;
-    } else {
-      slab.set(bytes.subarray(offset, offset + length), at);
-    }
-    this.#end = at + length;
-    if (this.#dirty) return;
-    this.#dirty = true;
-    this.#turn.add(this);
+    this.#copy(this.#begin(FIN_BINARY, length), bytes, offset, length);
+  }
+
+  /** Adds one binary message: three 32-bit words, little endian, and `length` bytes, which are copied. */
+  words(
+    first: number,
+    second: number,
+    third: number,
+    bytes: Uint8Array,
+    offset: number,
+    length: number,
+  ): void {
+    const at = this.#begin(FIN_BINARY, 12 + length);
+    const slab = this.#slab as Buffer;
+    slab.writeUInt32LE(first, at);
+    slab.writeUInt32LE(second, at + 4);
+    slab.writeUInt32LE(third, at + 8);
+    this.#copy(at + 12, bytes, offset, length);
+  }
+
+  /** Adds one text message: ASCII text, then the bytes of text in UTF-8. */
+  text(head: string, tail: Uint8Array): void {
+    const at = this.#begin(FIN_TEXT, head.length + tail.length);
+    (this.#slab as Buffer).write(head, at, "latin1");
+    this.#copy(at + head.length, tail, 0, tail.length);
   }
 
   /** Writes what is there to the socket. */
@@ -108,6 +109,49 @@ export class FrameWriter {
       this.#start = 0;
       this.#end = 0;
       this.#turn.giveSlab(slab);
+    }
+  }
+
+  /** @returns where in the slab the payload of a new frame begins */
+  #begin(opcode: number, length: number): number {
+    let slab = this.#slab;
+    const most = length + MOST_HEADER;
+    if (slab === undefined || this.#end + most > slab.length) {
+      // What is written may still be on its way: a full slab is left to the socket.
+      this.#write();
+      slab = most > SLAB ? Buffer.allocUnsafeSlow(most) : this.#turn.takeSlab();
+      this.#slab = slab;
+      this.#start = 0;
+      this.#end = 0;
+    }
+    let at = this.#end;
+    slab[at++] = opcode;
+    if (length < 126) {
+      slab[at++] = length;
+    } else if (length < 65_536) {
+      slab[at++] = 126;
+      slab[at++] = length >>> 8;
+      slab[at++] = length;
+    } else {
+      slab[at++] = 127;
+      slab.writeUInt32BE(0, at);
+      slab.writeUInt32BE(length, at + 4);
+      at += 8;
+    }
+    this.#end = at + length;
+    if (!this.#dirty) {
+      this.#dirty = true;
+      this.#turn.add(this);
+    }
+    return at;
+  }
+
+  #copy(at: number, bytes: Uint8Array, offset: number, length: number): void {
+    const slab = this.#slab as Buffer;
+    if (length <= LOOP_LIMIT) {
+      for (let i = 0; i < length; i++) slab[at + i] = bytes[offset + i] as number;
+    } else {
+      slab.set(bytes.subarray(offset, offset + length), at);
     }
   }
 

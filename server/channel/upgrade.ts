@@ -2,66 +2,53 @@ import type { IncomingMessage } from "node:http";
 import type { Duplex } from "node:stream";
 import type { WebSocket } from "ws";
 import { WebSocketServer } from "ws";
-import { ChannelQuery, subprotocols } from "../../schemas/index.ts";
-import { parseEndpointPath } from "../endpoint-path.ts";
+import type { z } from "zod";
 import { HttpProblem, PROBLEM_TYPE } from "../problem.ts";
 
-/** Longest message that is taken at all; what fits the guest's buffers is checked for each. */
-const MAX_PAYLOAD = 65_535;
 /** Milliseconds that a client has to answer a close. */
 const CLOSE_TIMEOUT = 5000;
 
-/** What an upgrade asks for. */
-export interface ChannelRequest {
-  guest: string;
-  reference: NonNullable<ReturnType<typeof parseEndpointPath>>["reference"];
-  query: ChannelQuery;
-}
-
 /**
- * Reads an upgrade request: the raw path, the query and the subprotocols.
- * @throws HttpProblem not-found, bad-request
+ * The query of a URL, checked.
+ * @throws HttpProblem bad-request
  */
-export function parseUpgrade(request: IncomingMessage): ChannelRequest {
-  const url = request.url ?? "";
-  const mark = url.indexOf("?");
-  const target = parseEndpointPath(mark === -1 ? url : url.slice(0, mark));
-  if (target === undefined) throw new HttpProblem("not-found", "want /ws/v1/{guest}/{endpoint}");
-  const parameters = new URLSearchParams(mark === -1 ? "" : url.slice(mark + 1));
-  const query = ChannelQuery.safeParse(single(parameters));
-  if (!query.success) {
-    const [issue] = query.error.issues;
-    const key = issue?.path.join(".") ?? "";
-    throw new HttpProblem(
-      "bad-request",
-      `query: ${key === "" ? "" : `${key}: `}${issue?.message ?? "not understood"}`,
-    );
-  }
-  const { origin } = query.data;
-  return { ...target, reference: { ...target.reference, ...(origin && { origin }) }, query: query.data };
-}
-
-/** A query as an object. */
-function single(parameters: URLSearchParams): Record<string, string> {
+export function parseQuery<T>(schema: z.ZodType<T>, text: string): T {
   const values: Record<string, string> = Object.create(null);
-  for (const [key, value] of parameters) {
+  for (const [key, value] of new URLSearchParams(text)) {
     if (key in values) throw new HttpProblem("bad-request", `query: ${key} is given twice`);
     values[key] = value;
   }
-  return values;
+  const query = schema.safeParse(values);
+  if (query.success) return query.data;
+  const [issue] = query.error.issues;
+  const key = issue?.path.join(".") ?? "";
+  throw new HttpProblem(
+    "bad-request",
+    `query: ${key === "" ? "" : `${key}: `}${issue?.message ?? "not understood"}`,
+  );
 }
 
-/** Refuses subprotocols of which we speak none, before the upgrade. */
-export function checkSubprotocols(header: string | undefined): void {
-  if (header === undefined) return;
-  const offered = header.split(",").map((each) => each.trim());
-  if (offered.some((each) => (subprotocols as readonly string[]).includes(each))) return;
-  const known = subprotocols.join(", ");
-  throw new HttpProblem("bad-request", `no subprotocol of "${header}" is known: want ${known}, or none`);
+/**
+ * The subprotocol of a connection: the first one offered that is known, or the first known one where none is offered.
+ * @throws HttpProblem bad-request with the list of known ones
+ */
+export function chooseSubprotocol<Name extends string>(
+  header: string | undefined,
+  known: readonly [Name, ...Name[]],
+): Name {
+  if (header === undefined) return known[0];
+  for (const offered of header.split(",")) {
+    const chosen = known.find((each) => each === offered.trim());
+    if (chosen !== undefined) return chosen;
+  }
+  throw new HttpProblem(
+    "bad-request",
+    `no subprotocol of "${header}" is spoken here: want ${known.join(", ")}, or none`,
+  );
 }
 
-/** The WebSocket side of raw channels. It has no listener: the HTTP server's upgrades are passed to it. */
-export function rawWebSocketServer(): WebSocketServer {
+/** The WebSocket side of one subprotocol. It has no listener: the HTTP server's upgrades are passed to it. */
+export function webSocketServer(protocol: string, maxPayload: number): WebSocketServer {
   // Bounds that the types of ws do not know yet.
   const bounds = { maxFragments: 16, maxBufferedChunks: 64, closeTimeout: CLOSE_TIMEOUT };
   return new WebSocketServer({
@@ -70,8 +57,8 @@ export function rawWebSocketServer(): WebSocketServer {
     clientTracking: false,
     // Frames are written past ws, uncompressed.
     perMessageDeflate: false,
-    maxPayload: MAX_PAYLOAD,
-    handleProtocols: (offered) => subprotocols.find((each) => offered.has(each)) ?? false,
+    maxPayload,
+    handleProtocols: () => protocol,
   });
 }
 

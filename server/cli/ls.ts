@@ -1,31 +1,25 @@
 import type { ClientFlags } from "./client.ts";
 import { listEndpoints } from "./client.ts";
-import { bold, printable } from "./terminal.ts";
-
-const COLUMNS = ["GUEST", "NAME", "ADDRESS", "ORIGIN", "STATE", "CLIENTS", "PATH"] as const;
+import { printable, printTable } from "./terminal.ts";
 
 /** Lists endpoints, as a table or as JSON. */
 export async function ls(flags: ClientFlags & { guest?: string }): Promise<void> {
-  const endpoints = await listEndpoints(flags, flags.guest);
+  const endpoints = await listEndpoints(flags, { guest: flags.guest });
   if (flags.json === true) {
-    console.log(JSON.stringify({ endpoints }));
+    console.log(JSON.stringify({ endpoints, next: null }));
     return;
   }
-  const rows = endpoints.map((each) => [
-    each.guest,
-    printable(each.name),
-    String(each.address),
-    each.origin,
-    each.state,
-    String(each.clients),
-    each.path,
-  ]);
-  const widths = COLUMNS.map((title, i) => Math.max(title.length, ...rows.map((row) => row[i]?.length ?? 0)));
-  const line = (cells: readonly string[]) =>
-    cells
-      .map((cell, i) => cell.padEnd(widths[i] ?? 0))
-      .join("  ")
-      .trimEnd();
-  console.log(bold(line(COLUMNS)));
-  for (const row of rows) console.log(line(row));
+  printTable(
+    ["GUEST", "NAME", "ADDRESS", "ORIGIN", "NS", "STATE", "CLIENTS", "PATH"],
+    endpoints.map((each) => [
+      each.guest,
+      printable(each.name),
+      String(each.address ?? "-"),
+      each.origin,
+      each.ns,
+      each.state,
+      String(each.clients),
+      each.path,
+    ]),
+  );
 }

@@ -14,9 +14,6 @@ export function parseGuestFlag(text: string): { name: string; guest: Record<stri
   }
   if (!GuestName.safeParse(name).success)
     throw new ConfigError("--guest", `"${name}" cannot be a guest's name`);
-  if (kind === "emulated" && path !== undefined) {
-    throw new ConfigError("--guest", `"${text}": services from a file are not there yet, want NAME=emulated`);
-  }
   const guest: Record<string, unknown> = { kind };
   if (path !== undefined) guest["path"] = path;
   for (const setting of settings) {

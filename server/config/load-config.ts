@@ -39,9 +39,9 @@ export function loadConfig(flags: ServeFlags, environment: NodeJS.ProcessEnv): C
     const { guest, announcement } = parseAnnounceFlag(text);
     const target = Object.hasOwn(guests, guest) ? asRecord(guests[guest], `guests.${guest}`) : undefined;
     if (target === undefined) throw new ConfigError("--announce", `there is no guest "${guest}"`);
-    const known = target["announce"] ?? [];
-    if (!Array.isArray(known)) throw new ConfigError(`guests.${guest}.announce`, "want a list");
-    guests[guest] = { ...target, announce: [...(known as unknown[]), announcement] };
+    const known = target["endpoints"] ?? [];
+    if (!Array.isArray(known)) throw new ConfigError(`guests.${guest}.endpoints`, "want a list");
+    guests[guest] = { ...target, endpoints: [...(known as unknown[]), announcement] };
   }
   const checked = Config.safeParse({ ...tree, guests });
   if (!checked.success) throw describe(checked.error);

@@ -1,27 +1,51 @@
 import type { SendQueue } from "../../rpmsg/index.ts";
-import type { ChannelEvents, ChannelPort, OpenOptions, SendCode, UndeliveredCode } from "../endpoint-port.ts";
+import type { DownReason } from "../../schemas/index.ts";
+import type { ChannelEvents, ChannelPort, OpenOptions, SendCode } from "../endpoint-port.ts";
 import type { AttachedEndpoint } from "./attached-endpoint.ts";
 import type { LocalAddress } from "./local-address.ts";
 
 /** One client's channel to an endpoint of an attached guest. */
-export class AttachedChannel implements ChannelPort {
-  readonly #endpoint: AttachedEndpoint;
+export class AttachedChannel<Ticket> implements ChannelPort<Ticket> {
+  readonly endpoint: AttachedEndpoint;
+  /** The only channel of its endpoint. */
+  readonly exclusive: boolean;
   readonly #local: LocalAddress;
-  readonly #events: ChannelEvents;
-  readonly #queue: SendQueue;
+  readonly #events: ChannelEvents<Ticket>;
+  readonly #queue: SendQueue<Ticket>;
   #holding = false;
   #closed = false;
 
-  constructor(endpoint: AttachedEndpoint, local: LocalAddress, options: OpenOptions, events: ChannelEvents) {
-    this.#endpoint = endpoint;
+  constructor(
+    endpoint: AttachedEndpoint,
+    local: LocalAddress,
+    options: OpenOptions,
+    events: ChannelEvents<Ticket>,
+  ) {
+    this.endpoint = endpoint;
+    this.exclusive = options.share === "exclusive";
     this.#local = local;
     this.#events = events;
-    this.#queue = endpoint.attachment.device.createSendQueue(
+    const { counters } = endpoint;
+    this.#queue = endpoint.attachment.device.createSendQueue<Ticket>(
       local.endpoint,
       endpoint.target,
       {
-        onWritable: () => events.onWritable(),
-        onUndelivered: (code) => this.#undelivered(code),
+        onWritable: () => {
+          if (!this.#closed) events.onWritable();
+        },
+        onSent: (length, ticket) => {
+          counters.messagesToGuest++;
+          counters.bytesToGuest += length;
+          if (!this.#closed) events.onSent(ticket);
+        },
+        onUndelivered: (code, ticket) => {
+          counters.undelivered++;
+          if (!this.#closed) events.onUndelivered(code, ticket);
+        },
+        onUnconfirmed: (ticket) => {
+          counters.unconfirmed++;
+          if (!this.#closed) events.onUnconfirmed(ticket);
+        },
       },
       { limit: options.queueBytes, low: options.lowBytes, timeout: options.timeout },
     );
@@ -33,20 +57,34 @@ export class AttachedChannel implements ChannelPort {
     return this.#local.address;
   }
 
+  get peer(): number | undefined {
+    return this.endpoint.peer;
+  }
+
   get mtu(): number {
-    return this.#endpoint.attachment.device.mtu;
+    return this.endpoint.mtu;
   }
 
   get pendingBytes(): number {
     return this.#queue.pendingBytes;
   }
 
-  send(dst: number | undefined, bytes: Uint8Array, offset: number, length: number): SendCode {
-    const code = this.#queue.send(dst, bytes, offset, length);
+  send(
+    dst: number | undefined,
+    bytes: Uint8Array,
+    offset: number,
+    length: number,
+    ticket?: Ticket,
+    timeout?: number,
+  ): SendCode {
+    const code = this.#queue.send(dst, bytes, offset, length, ticket, timeout);
     if (code === "sent" || code === "queued") {
-      const { counters } = this.#endpoint;
-      counters.messagesToGuest++;
-      counters.bytesToGuest += length;
+      const { counters } = this.endpoint;
+      counters.accepted++;
+      if (code === "sent") {
+        counters.messagesToGuest++;
+        counters.bytesToGuest += length;
+      }
     }
     return code;
   }
@@ -54,13 +92,17 @@ export class AttachedChannel implements ChannelPort {
   hold(): void {
     if (this.#holding || this.#closed) return;
     this.#holding = true;
-    this.#endpoint.attachment.device.hold();
+    this.endpoint.attachment.device.hold();
   }
 
   release(): void {
     if (!this.#holding) return;
     this.#holding = false;
-    this.#endpoint.attachment.device.release();
+    this.endpoint.attachment.device.release();
+  }
+
+  dropped(count: number): void {
+    this.endpoint.counters.dropped += count;
   }
 
   close(): void {
@@ -68,26 +110,24 @@ export class AttachedChannel implements ChannelPort {
     this.release();
     this.#closed = true;
     this.#local.remove(this.#events);
-    this.#endpoint.closed(this);
+    this.endpoint.closed(this);
     // What the client has sent is still on its way, from the channel's address.
     this.#queue.finish(() => this.#local.release());
   }
 
   abort(): void {
     if (this.#closed) return;
-    this.#endpoint.counters.undelivered += this.#queue.pending;
-    this.#queue.clear();
     this.close();
+    this.#queue.drop("endpoint-gone");
+  }
+
+  changed(): void {
+    this.#events.onChanged();
   }
 
   /** The channel is of no use any more. */
-  end(state: "reset" | "withdrawn"): void {
+  end(reason: DownReason): void {
     this.close();
-    this.#events.onState(state);
-  }
-
-  #undelivered(code: UndeliveredCode): void {
-    this.#endpoint.counters.undelivered++;
-    if (!this.#closed) this.#events.onUndelivered(code);
+    this.#events.onEnd(reason);
   }
 }

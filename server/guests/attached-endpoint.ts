@@ -1,53 +1,88 @@
 import type { Target } from "../../rpmsg/index.ts";
 import { RpmsgError } from "../../rpmsg/index.ts";
-import type { EndpointCounters, EndpointState, Origin } from "../../schemas/index.ts";
-import type { ChannelEvents, ChannelPort, EndpointPort, OpenOptions } from "../endpoint-port.ts";
+import type {
+  DownReason,
+  EndpointCounters,
+  EndpointState,
+  GuestState,
+  NameServiceMode,
+  Origin,
+} from "../../schemas/index.ts";
+import type { ChannelEvents, ChannelPort, EndpointPort, OpenOptions, OpenRefusal } from "../endpoint-port.ts";
 import { AttachedChannel } from "./attached-channel.ts";
 import type { Attachment } from "./attachment.ts";
 import type { LocalAddress } from "./local-address.ts";
 
-/** An endpoint of an attached guest, announced by the guest or by the host. */
+/** What tells one endpoint of a guest from another. */
+export interface EndpointFacts {
+  /** One character a byte. */
+  readonly name: string;
+  readonly ns: NameServiceMode;
+  /** The address that the guest is to announce. */
+  readonly address?: number | undefined;
+  /** Where messages go. */
+  readonly target: Target;
+  /** The address of an endpoint of the host. */
+  readonly service?: LocalAddress;
+  /** The local address of clients that name none. */
+  readonly local?: number | undefined;
+}
+
+/** An endpoint of an attached guest: one of the guest, or one of the host for which the guest has another half. */
 export class AttachedEndpoint implements EndpointPort {
   readonly attachment: Attachment;
   readonly name: string;
-  readonly address: number;
-  readonly origin: Origin;
-  /** Where messages go. */
+  readonly ns: NameServiceMode;
   readonly target: Target;
-  /** The address of a service of the host. */
   readonly service: LocalAddress | undefined;
-  /** The guest was told of this service of the host. */
+  /** The guest was told of this endpoint of the host. */
   told = false;
   readonly counters: EndpointCounters = {
+    accepted: 0,
     messagesToGuest: 0,
     bytesToGuest: 0,
+    undelivered: 0,
+    unconfirmed: 0,
     messagesFromGuest: 0,
     bytesFromGuest: 0,
     noClient: 0,
-    undelivered: 0,
+    messagesToClients: 0,
+    dropped: 0,
   };
-  readonly #channels = new Set<AttachedChannel>();
+  readonly #address: number | undefined;
+  readonly #local: number | undefined;
+  readonly #channels = new Set<AttachedChannel<unknown>>();
   /** The address of the clients of a guest's endpoint that share one. */
   #shared: LocalAddress | undefined;
 
-  constructor(
-    attachment: Attachment,
-    name: string,
-    address: number,
-    origin: Origin,
-    target: Target,
-    service?: LocalAddress,
-  ) {
+  constructor(attachment: Attachment, { name, ns, address, target, service, local }: EndpointFacts) {
     this.attachment = attachment;
     this.name = name;
-    this.address = address;
-    this.origin = origin;
+    this.ns = ns;
     this.target = target;
     this.service = service;
+    this.#address = address;
+    this.#local = local;
   }
 
   get guest(): string {
     return this.attachment.name;
+  }
+
+  get guestState(): GuestState {
+    return this.attachment.state;
+  }
+
+  get origin(): Origin {
+    return this.service === undefined ? "guest" : "host";
+  }
+
+  get address(): number | undefined {
+    return this.service?.address ?? this.target.peer ?? this.#address;
+  }
+
+  get peer(): number | undefined {
+    return this.target.peer;
   }
 
   get state(): EndpointState {
@@ -67,12 +102,17 @@ export class AttachedEndpoint implements EndpointPort {
     return this.#channels.size;
   }
 
-  open(options: OpenOptions, events: ChannelEvents): ChannelPort | "local-in-use" | "no-address" {
+  open<Ticket>(options: OpenOptions, events: ChannelEvents<Ticket>): ChannelPort<Ticket> | OpenRefusal {
+    const exclusive = options.share === "exclusive";
+    const busy = exclusive ? this.clients > 0 : [...this.#channels].some((each) => each.exclusive);
+    if (busy && !(exclusive && options.takeover)) return "endpoint-in-use";
+    if (busy) this.end("replaced");
     try {
-      const local = this.#local(options);
+      const local = this.#localOf(options);
       if (local === undefined) return "local-in-use";
       const channel = new AttachedChannel(this, local, options, events);
-      this.#channels.add(channel);
+      this.#channels.add(channel as AttachedChannel<unknown>);
+      this.attachment.changed(this);
       return channel;
     } catch (error) {
       if (error instanceof RpmsgError) return "no-address";
@@ -81,19 +121,26 @@ export class AttachedEndpoint implements EndpointPort {
   }
 
   /** A channel is closed. */
-  closed(channel: AttachedChannel): void {
-    this.#channels.delete(channel);
+  closed<Ticket>(channel: AttachedChannel<Ticket>): void {
+    this.#channels.delete(channel as AttachedChannel<unknown>);
+    this.attachment.changed(this);
+  }
+
+  /** Tells every channel that states may have changed. */
+  changed(): void {
+    for (const channel of [...this.#channels]) channel.changed();
   }
 
   /** Tells every channel that it is of no use any more. */
-  end(state: "reset" | "withdrawn"): void {
-    for (const channel of [...this.#channels]) channel.end(state);
+  end(reason: DownReason): void {
+    for (const channel of [...this.#channels]) channel.end(reason);
   }
 
-  #local({ share, local }: OpenOptions): LocalAddress | undefined {
-    const shared = share === "shared";
-    if (!shared || local !== undefined) return this.attachment.localAddress(this, local, shared);
-    if (this.service !== undefined) return this.service;
+  #localOf({ share, local = this.#local }: OpenOptions): LocalAddress | undefined {
+    if (local !== undefined) return this.attachment.localAddress(this, local, share === "shared");
+    const own = share === undefined ? this.service === undefined : share === "private";
+    if (!own && this.service !== undefined) return this.service;
+    if (own || share === "exclusive") return this.attachment.localAddress(this, undefined, false);
     if (this.#shared === undefined || this.#shared.endpoint.closed) {
       this.#shared = this.attachment.localAddress(this, undefined, true);
     }

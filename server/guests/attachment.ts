@@ -1,6 +1,12 @@
-import type { GuestAnnouncement, GuestError, HostAnnouncement } from "../../rpmsg/index.ts";
+import type {
+  DeviceState,
+  Endpoint,
+  GuestAnnouncement,
+  GuestError,
+  HostAnnouncement,
+} from "../../rpmsg/index.ts";
 import { RESPONSE_QUEUE, RpmsgDevice, RpmsgError } from "../../rpmsg/index.ts";
-import type { Announcement, Guest, GuestState, Limits } from "../../schemas/index.ts";
+import type { EndpointDeclaration, Guest, GuestState, Limits } from "../../schemas/index.ts";
 import type { BurstLog } from "../burst-log.ts";
 import type { EndpointPort } from "../endpoint-port.ts";
 import { AttachedEndpoint } from "./attached-endpoint.ts";
@@ -9,7 +15,11 @@ import { LocalAddress } from "./local-address.ts";
 /** What the outside is told of a guest's endpoints. */
 export interface GuestEvents {
   onAdded(endpoint: EndpointPort): void;
+  /** Anything but the counters. */
+  onChanged(endpoint: EndpointPort): void;
   onRemoved(endpoint: EndpointPort): void;
+  /** The state or the generation of the guest. */
+  onGuest(guest: Attachment): void;
 }
 
 /** What a kind of guest adds to the attachment: how the driver's rings come to the device. */
@@ -25,8 +35,8 @@ export interface GuestLink {
 }
 
 /**
- * One guest: its device, the endpoints that it and the host announced, and the channels to them. A reset ends every
- * channel; services of the host stay and are announced again.
+ * One guest: its device, the endpoints that it announced and those that the host declared, and the channels to them. A
+ * reset ends every channel; what the host declared stays and is announced again.
  */
 export class Attachment {
   readonly name: string;
@@ -35,29 +45,30 @@ export class Attachment {
   /** Requests and connections of the frontend that were refused. */
   frontendErrors = 0;
   readonly #events: GuestEvents;
-  /** Endpoints that the guest announced. */
+  readonly #limits: Limits;
+  /** What the guest announced, and the endpoints that it is, or is the other half of. */
   readonly #up = new Map<GuestAnnouncement, AttachedEndpoint>();
-  /** Services of the host. */
-  readonly #down = new Map<HostAnnouncement, AttachedEndpoint>();
+  /** Endpoints that the host declared, whatever the guest does. */
+  readonly #declared = new Map<AttachedEndpoint, Declared>();
   /** Local addresses that channels or services have. */
   readonly #locals = new Map<number, LocalAddress>();
   #link: GuestLink | undefined;
+  #serial = 0;
   #onIdle: (() => void) | undefined;
 
   constructor(name: string, limits: Limits, log: BurstLog, events: GuestEvents) {
     this.name = name;
     this.log = log;
     this.#events = events;
+    this.#limits = limits;
     this.device = new RpmsgDevice(
       {
-        onState: (state) => log.info("guest-state", { state, generation: this.device.generation }),
+        onState: (state) => this.#deviceState(state),
         onReset: () => this.#reset(),
         onAnnounced: (announcement) => this.#announced(announcement),
         onWithdrawn: (announcement) => this.#withdrawn(announcement),
-        onTold: (announcement) => {
-          const endpoint = this.#down.get(announcement);
-          if (endpoint !== undefined) endpoint.told = announcement.told;
-        },
+        onTold: (announcement) => this.#told(announcement),
+        onPeer: (endpoint) => this.#peerLearned(endpoint),
         onIdle: () => this.#onIdle?.(),
         onError: (queue, error) => this.#broken(queue, error),
       },
@@ -68,6 +79,7 @@ export class Attachment {
   /** Starts the guest. The device may be in use from within `open` on. */
   start(open: (attachment: Attachment) => GuestLink): void {
     this.#link = open(this);
+    this.stateChanged();
   }
 
   get state(): GuestState {
@@ -89,24 +101,44 @@ export class Attachment {
   }
 
   /**
-   * Adds a service of the host, which the guest is told of in every generation.
-   * @throws RpmsgError address-in-use, address-invalid, name-invalid, already-announced
+   * Adds an endpoint that the host declares. It stays through all generations until it is withdrawn.
+   * @throws RpmsgError address-in-use, address-invalid, address-space-full, name-invalid, already-announced,
+   *   name-service-off, too-many-endpoints
    */
-  announce({ name, address }: Announcement): void {
-    const raw = Buffer.from(name).toString("latin1");
-    const local = this.#makeLocal(address, true);
-    local.retain();
-    let announcement: HostAnnouncement;
-    try {
-      announcement = this.device.announce(raw, local.address);
-    } catch (error) {
-      local.release();
-      throw error;
+  declare(declaration: EndpointDeclaration): EndpointPort {
+    const { name, ns, address, peer, local } = declaration;
+    if (this.#declared.size >= this.#limits.declaredEndpoints) {
+      throw new RpmsgError(
+        "too-many-endpoints",
+        `guest "${this.name}" has ${this.#declared.size} declared endpoints, the most there may be`,
+      );
     }
-    const endpoint = new AttachedEndpoint(this, raw, local.address, "host", local.endpoint, local);
-    local.owner = endpoint;
-    this.#down.set(announcement, endpoint);
+    if (ns !== "none" && this.device.nameService === false) {
+      throw new RpmsgError("name-service-off", `guest "${this.name}" has not negotiated name service`);
+    }
+    const raw = Buffer.from(name).toString("latin1");
+    const endpoint =
+      ns === "up" ? this.#declareUp(raw, address, local) : this.#declareDown(raw, ns, address, peer);
     this.#events.onAdded(endpoint);
+    return endpoint;
+  }
+
+  /**
+   * Withdraws an endpoint that the host declared.
+   * @returns false where it is not one
+   */
+  withdraw(endpoint: EndpointPort): boolean {
+    const own = endpoint as AttachedEndpoint;
+    const declared = this.#declared.get(own);
+    if (declared === undefined) return false;
+    this.#declared.delete(own);
+    if (declared.announcement !== undefined) this.device.withdraw(declared.announcement);
+    own.end("withdrawn");
+    own.service?.release();
+    this.#events.onRemoved(own);
+    // What the guest had announced for it is an endpoint in its own right now.
+    for (const [announcement, half] of [...this.#up]) if (half === own) this.#announced(announcement);
+    return true;
   }
 
   /**
@@ -153,23 +185,111 @@ export class Attachment {
   close(): void {
     this.#link?.close();
     this.#link = undefined;
-    for (const endpoint of this.#down.values()) endpoint.end("withdrawn");
+    for (const endpoint of this.#declared.keys()) endpoint.end("withdrawn");
     this.device.close();
   }
 
+  /** The link is connected, or not any more. */
+  stateChanged(): void {
+    this.#events.onGuest(this);
+    for (const endpoint of this.#endpoints()) endpoint.changed();
+  }
+
+  /** Something of an endpoint is not what it was. */
+  changed(endpoint: AttachedEndpoint): void {
+    this.#events.onChanged(endpoint);
+  }
+
+  /** Number of the guest's message that is passed on next. */
+  nextSerial(): number {
+    return ++this.#serial;
+  }
+
+  #endpoints(): Set<AttachedEndpoint> {
+    return new Set([...this.#up.values(), ...this.#declared.keys()]);
+  }
+
+  #declareUp(name: string, address: number | undefined, local: number | undefined): AttachedEndpoint {
+    const target = { peer: undefined };
+    const endpoint = new AttachedEndpoint(this, { name, ns: "up", address, target, local });
+    this.#declared.set(endpoint, { target, address });
+    for (const [announcement, other] of this.#up) {
+      // The guest was faster: what it announced is this endpoint, unless clients know it as another one already.
+      if (other.clients > 0 || this.#declared.has(other) || !matches(endpoint, address, announcement))
+        continue;
+      this.#events.onRemoved(other);
+      this.#bind(endpoint, announcement);
+      break;
+    }
+    return endpoint;
+  }
+
+  #declareDown(
+    name: string,
+    ns: "none" | "down" | "both",
+    address: number | undefined,
+    peer: number | undefined,
+  ): AttachedEndpoint {
+    const service = this.#makeLocal(address, true);
+    service.retain();
+    let announcement: HostAnnouncement | undefined;
+    try {
+      if (ns !== "none") announcement = this.device.announce(name, service.address);
+    } catch (error) {
+      service.release();
+      throw error;
+    }
+    const target = peer === undefined ? service.endpoint : { peer };
+    const endpoint = new AttachedEndpoint(this, { name, ns, target, service });
+    service.owner = endpoint;
+    this.#declared.set(endpoint, { announcement });
+    return endpoint;
+  }
+
+  /** An announcement of the guest is this endpoint, or the other half of it. */
+  #bind(endpoint: AttachedEndpoint, announcement: GuestAnnouncement): void {
+    this.#up.set(announcement, endpoint);
+    const { target } = this.#declared.get(endpoint) ?? {};
+    if (target !== undefined) {
+      target.peer = announcement.address;
+      this.device.targetLearned();
+    } else if (endpoint.service !== undefined && endpoint.peer === undefined) {
+      // Until the guest has spoken; then messages go to the source of its most recent one.
+      endpoint.service.endpoint.learn(announcement.address);
+    }
+    this.#events.onChanged(endpoint);
+    endpoint.changed();
+  }
+
   #makeLocal(address: number | undefined, shared: boolean): LocalAddress {
-    const local = new LocalAddress(this.device, address, shared, () => this.#locals.delete(local.address));
+    const local = new LocalAddress(this, address, shared, () => this.#locals.delete(local.address));
     this.#locals.set(local.address, local);
     return local;
   }
 
+  #deviceState(state: DeviceState): void {
+    this.log.info("guest-state", { state, generation: this.device.generation });
+    if (state === "attached" && this.device.nameService === false) {
+      const announced = [...this.#declared.keys()].filter((each) => each.ns !== "none").length;
+      if (announced > 0) this.log.warn("name-service-off", { endpoints: announced });
+    }
+    this.stateChanged();
+  }
+
   #reset(): void {
-    for (const endpoint of [...this.#up.values(), ...this.#down.values()]) endpoint.end("reset");
+    for (const endpoint of this.#endpoints()) endpoint.end("reset");
+    for (const endpoint of this.#declared.keys()) this.#events.onChanged(endpoint);
   }
 
   #announced(announcement: GuestAnnouncement): void {
     const { name, address } = announcement;
-    const endpoint = new AttachedEndpoint(this, name, address, "guest", { peer: address });
+    for (const [endpoint, declared] of this.#declared) {
+      if (!matches(endpoint, declared.address, announcement)) continue;
+      if ([...this.#up.values()].includes(endpoint)) continue;
+      this.#bind(endpoint, announcement);
+      return;
+    }
+    const endpoint = new AttachedEndpoint(this, { name, ns: "up", target: { peer: address } });
     this.#up.set(announcement, endpoint);
     this.#events.onAdded(endpoint);
   }
@@ -178,12 +298,60 @@ export class Attachment {
     const endpoint = this.#up.get(announcement);
     if (endpoint === undefined) return;
     this.#up.delete(announcement);
-    endpoint.end("withdrawn");
-    this.#events.onRemoved(endpoint);
+    const declared = this.#declared.get(endpoint);
+    if (declared === undefined) {
+      endpoint.end("withdrawn");
+      this.#events.onRemoved(endpoint);
+      return;
+    }
+    if (declared.target !== undefined) {
+      declared.target.peer = undefined;
+      endpoint.end("withdrawn");
+    } else if (endpoint.service?.endpoint.peer === announcement.address) {
+      endpoint.service.endpoint.peer = undefined;
+    }
+    this.#events.onChanged(endpoint);
+    endpoint.changed();
+  }
+
+  #told(announcement: HostAnnouncement): void {
+    for (const [endpoint, declared] of this.#declared) {
+      if (declared.announcement !== announcement) continue;
+      endpoint.told = announcement.told;
+      this.#events.onChanged(endpoint);
+      endpoint.changed();
+    }
+  }
+
+  #peerLearned({ address }: Endpoint): void {
+    const { owner } = this.#locals.get(address) ?? {};
+    if (owner?.service?.address !== address) return;
+    this.#events.onChanged(owner);
+    owner.changed();
   }
 
   #broken(queue: number, error: GuestError): void {
     const name = queue === RESPONSE_QUEUE ? "response" : "request";
     this.log.warn("queue-broken", { queue: name, code: error.code, reason: error.message });
   }
+}
+
+/** What the host keeps of an endpoint that it declared. */
+interface Declared {
+  /** With ns down and both. */
+  announcement?: HostAnnouncement | undefined;
+  /** With ns up: where messages go, as soon as the guest has announced it, and the address that it must have. */
+  target?: { peer: number | undefined };
+  address?: number | undefined;
+}
+
+/** Whether what the guest announced is the endpoint, or the other half of it. */
+function matches(
+  endpoint: AttachedEndpoint,
+  address: number | undefined,
+  announcement: GuestAnnouncement,
+): boolean {
+  if (endpoint.name !== announcement.name) return false;
+  if (endpoint.ns === "up") return address === undefined || address === announcement.address;
+  return endpoint.ns === "both";
 }

@@ -1,14 +1,16 @@
-import { attachInProcess, EmulatedGuest } from "../../guest/emulated-guest.ts";
-import type { GuestConfig } from "../../schemas/index.ts";
+import { attachInProcess } from "../../guest/in-process.ts";
+import type { EmulatedGuest } from "../../guest/index.ts";
 import type { Attachment, GuestLink } from "./attachment.ts";
 
+export { loadEmulatedGuest } from "./load-guest.ts";
+export type { EmulatedGuest };
+
 /** An emulated guest in this process. */
-export function emulatedLink(
-  config: Extract<GuestConfig, { kind: "emulated" }>,
-  attachment: Attachment,
-): GuestLink {
-  const guest = new EmulatedGuest({ profile: config.profile });
-  const link = attachInProcess(guest, attachment.device);
+export function emulatedLink(guest: EmulatedGuest, attachment: Attachment): GuestLink {
+  const { log } = attachment;
+  const link = attachInProcess(guest, attachment.device, ({ code, message }) => {
+    log.warn("guest-service", { code, reason: message });
+  });
   const { queueSize } = guest.profile;
   return {
     kind: "emulated",

@@ -1,7 +1,5 @@
-import { EmulatedGuest } from "../../guest/emulated-guest.ts";
-import type { ProfileName } from "../../guest/profiles.ts";
-import { VhostUserGuest } from "../../guest/vhost-user-guest.ts";
-import { openTransport, Poller } from "../../rpmsg/index.ts";
+import type { GuestConnection, ProfileName } from "../../guest/index.ts";
+import { EmulatedGuest } from "../../guest/index.ts";
 
 export interface GuestProcessOptions {
   socket: string;
@@ -13,23 +11,10 @@ export interface GuestProcessOptions {
 }
 
 /**
- * Runs an emulated guest behind a vhost-user socket; it boots anew whenever it is connected.
+ * Runs the demonstration guest behind a vhost-user socket; it boots anew whenever it is connected.
  * @throws SystemError socket: the path cannot be listened on
  */
-export function runGuestProcess(options: GuestProcessOptions): { close(): void } {
+export function runGuestProcess(options: GuestProcessOptions): GuestConnection {
   const { socket, mode, profile, onAttached, onError } = options;
-  const fail = (error: unknown) => onError(error instanceof Error ? error : new Error(String(error)));
-  const poller = new Poller({ onError: fail });
-  const serve = (fd: number, closed: () => void): VhostUserGuest => {
-    const guest = new VhostUserGuest(new EmulatedGuest({ profile }), fd, poller, (error) => {
-      if (error !== undefined) fail(error);
-      closed();
-    });
-    guest.attach().then(onAttached, (error: unknown) => {
-      fail(error);
-      guest.close();
-    });
-    return guest;
-  };
-  return openTransport(mode, socket, poller, serve, fail);
+  return new EmulatedGuest({ profile, onError })[mode](socket, { onAttached, onError });
 }

@@ -1,6 +1,7 @@
-import type { Endpoint, RpmsgDevice } from "../../rpmsg/index.ts";
+import type { Endpoint } from "../../rpmsg/index.ts";
 import type { ChannelEvents } from "../endpoint-port.ts";
 import type { AttachedEndpoint } from "./attached-endpoint.ts";
+import type { Attachment } from "./attachment.ts";
 
 /** A local address, and the channels that get what the guest sends to it. */
 export class LocalAddress {
@@ -18,18 +19,20 @@ export class LocalAddress {
    * @param onClose called when the address is free again
    * @throws RpmsgError address-in-use, address-invalid, address-space-full
    */
-  constructor(device: RpmsgDevice, address: number | undefined, shared: boolean, onClose: () => void) {
+  constructor(attachment: Attachment, address: number | undefined, shared: boolean, onClose: () => void) {
     this.shared = shared;
     this.#onClose = onClose;
-    this.endpoint = device.createEndpoint((src, bytes, offset, length) => {
+    this.endpoint = attachment.device.createEndpoint((src, bytes, offset, length) => {
+      const channels = this.#channels;
       const { counters } = this.owner ?? {};
       if (counters !== undefined) {
         counters.messagesFromGuest++;
         counters.bytesFromGuest += length;
-        if (this.#channels.length === 0) counters.noClient++;
+        counters.messagesToClients += channels.length;
+        if (channels.length === 0) counters.noClient++;
       }
-      const channels = this.#channels;
-      for (let i = 0; i < channels.length; i++) channels[i]?.onMessage(src, bytes, offset, length);
+      const serial = attachment.nextSerial();
+      for (let i = 0; i < channels.length; i++) channels[i]?.onMessage(src, bytes, offset, length, serial);
     }, address);
   }
 

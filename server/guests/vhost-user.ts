@@ -31,6 +31,7 @@ export function vhostUserLink(config: VhostUserConfig, attachment: Attachment): 
       },
       onClose(error: Error | undefined) {
         backend = undefined;
+        attachment.stateChanged();
         if (error === undefined) {
           log.info("frontend-gone", {});
         } else {
@@ -41,6 +42,7 @@ export function vhostUserLink(config: VhostUserConfig, attachment: Attachment): 
       },
     };
     backend = new VhostUserBackend(fd, poller, device, events, options);
+    attachment.stateChanged();
     log.info("frontend-connected", {});
     return backend;
   };

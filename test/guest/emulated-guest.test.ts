@@ -1,5 +1,6 @@
 import { expect, test } from "vitest";
-import { attachInProcess, EmulatedGuest } from "../../guest/emulated-guest.ts";
+import { EmulatedGuest } from "../../guest/emulated-guest.ts";
+import { attachInProcess } from "../../guest/in-process.ts";
 import type { GuestAnnouncement } from "../../rpmsg/index.ts";
 import { RpmsgDevice } from "../../rpmsg/index.ts";
 

@@ -1,5 +1,6 @@
 import { describe, expect, test } from "vitest";
-import { attachInProcess, EmulatedGuest } from "../../guest/emulated-guest.ts";
+import { EmulatedGuest } from "../../guest/emulated-guest.ts";
+import { attachInProcess } from "../../guest/in-process.ts";
 import type { ProfileName } from "../../guest/profiles.ts";
 import { bootInProcess, Host, turns, until } from "./support.ts";
 

@@ -81,7 +81,7 @@ describe.each(table)("profile $profile", (expected) => {
   test("the order in which it uses its buffers", async () => {
     const service = probe();
     const host = new RawHost(profile, {});
-    host.guest.bus?.announce("x", service.factory);
+    host.guest.announce("x", service.factory);
     const [context] = service.contexts as [ServiceContext];
     const messages = [];
     for (let i = 0; i < 6; i++) {

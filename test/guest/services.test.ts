@@ -1,6 +1,7 @@
 import { setImmediate as nextTurn } from "node:timers/promises";
 import { afterEach, describe, expect, test, vi } from "vitest";
 import type { ProfileName } from "../../guest/profiles.ts";
+import type { ServiceContext } from "../../guest/service.ts";
 import { sensor } from "../../guest/services/sensor.ts";
 import type { Client, Host } from "./support.ts";
 import { bootInProcess, turns, until } from "./support.ts";
@@ -133,7 +134,11 @@ describe("sensor", () => {
   test("one listener more than it has room for takes the place of the oldest, which may have left", () => {
     vi.useFakeTimers({ toFake: ["setInterval", "clearInterval"] });
     const sent: number[] = [];
-    const context = { address: 1026, mtu: 496, guest: "linux", send: (dst: number) => sent.push(dst) > 0 };
+    const context: ServiceContext = {
+      ...{ name: "sensor", address: 1026, peer: undefined, mtu: 496, guest: "linux" },
+      send: (dst) => sent.push(dst) > 0,
+      report: () => expect.unreachable(),
+    };
     const service = sensor(context);
     const start = Buffer.from("start");
     for (let src = 1; src <= 257; src++) service.onMessage(src, start, 0, start.length);

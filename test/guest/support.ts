@@ -1,7 +1,9 @@
 import { setImmediate as nextTurn } from "node:timers/promises";
-import { expect } from "vitest";
-import type { InProcessLink } from "../../guest/emulated-guest.ts";
-import { attachInProcess, EmulatedGuest } from "../../guest/emulated-guest.ts";
+import { expect, onTestFinished } from "vitest";
+import type { EmulatedGuestOptions } from "../../guest/emulated-guest.ts";
+import { EmulatedGuest } from "../../guest/emulated-guest.ts";
+import type { InProcessLink } from "../../guest/in-process.ts";
+import { attachInProcess } from "../../guest/in-process.ts";
 import { MEMORY_BASE } from "../../guest/layout.ts";
 import type { ProfileName } from "../../guest/profiles.ts";
 import type { Service, ServiceContext, ServiceFactory } from "../../guest/service.ts";
@@ -76,17 +78,35 @@ export class Client {
   }
 }
 
+export interface BootedGuest {
+  host: Host;
+  guest: EmulatedGuest;
+  link: InProcessLink;
+  /** What services did wrong: code, endpoint and reason. */
+  errors: string[];
+}
+
+/** A guest in this process, which has announced as much as is said. */
+export async function boot(options: EmulatedGuestOptions, announced: number): Promise<BootedGuest> {
+  const host = new Host();
+  const errors: string[] = [];
+  const guest = new EmulatedGuest({
+    onError: ({ code, message }) => errors.push(`${code}: ${message}`),
+    ...options,
+  });
+  const link = attachInProcess(guest, host.device);
+  onTestFinished(() => link.close());
+  await until(() => host.announced.length >= announced);
+  return { host, guest, link, errors };
+}
+
 /** A guest in this process that has announced its services. */
 export async function bootInProcess(
   profile: ProfileName = "linux",
   services?: Readonly<Record<string, ServiceFactory>>,
-): Promise<{ host: Host; guest: EmulatedGuest; link: InProcessLink }> {
-  const host = new Host();
-  const guest = new EmulatedGuest(services === undefined ? { profile } : { profile, services });
-  const link = attachInProcess(guest, host.device);
-  const count = services === undefined ? 5 : Object.keys(services).length;
-  await until(() => host.announced.length >= count);
-  return { host, guest, link };
+): Promise<BootedGuest> {
+  if (services === undefined) return boot({ profile }, 5);
+  return boot({ profile, services }, Object.keys(services).length);
 }
 
 /** A service that keeps what it gets, with its context: to send from. */

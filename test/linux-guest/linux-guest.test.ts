@@ -26,7 +26,7 @@ describe.skipIf(!available.ok)(`a stock Linux guest in QEMU${why}`, { timeout: S
         vm0: {
           kind: "vhost-user",
           path: socketPath,
-          announce: [{ name: "rpmsg-raw", address: RAW }, { name: "rpmsg-tty" }],
+          endpoints: [{ name: "rpmsg-raw", address: RAW }, { name: "rpmsg-tty" }],
         },
       },
     });

@@ -2,7 +2,7 @@ import { describe, expect, test } from "vitest";
 import { eventually } from "./support.ts";
 import { Valve, vhostBridge } from "./vhost-guest.ts";
 
-const RAW = { announce: [{ name: "rpmsg-raw", address: 1040 }] };
+const RAW = { endpoints: [{ name: "rpmsg-raw", address: 1040 }] };
 
 describe("a reset ends every client with 4001", () => {
   test("when the guest reboots: endpoints of the guest are new, services of the host stay", async () => {
@@ -117,7 +117,7 @@ test("a withdrawal ends the clients of that endpoint with 4002, and only those",
     await running.connect("/ws/v1/vm/echo?share=shared"),
   ];
   const stays = await running.connect("/ws/v1/vm/sink");
-  guest.bus?.withdraw("echo");
+  guest.withdraw("echo");
   for (const client of gone) {
     expect(await client.closed).toEqual({ code: 4002, reason: "endpoint withdrawn" });
   }
@@ -125,7 +125,7 @@ test("a withdrawal ends the clients of that endpoint with 4002, and only those",
   expect(await running.refusal("/ws/v1/vm/echo")).toMatchObject({ status: 404, code: "endpoint-unknown" });
   stays.send("stat");
   expect(await stays.text()).toContain("messages");
-  guest.bus?.announce("echo", new Valve(true).factory);
+  guest.announce("echo", new Valve(true).factory);
   await running.endpoint("echo");
 });
 
@@ -164,7 +164,7 @@ describe("before the first attachment", () => {
   test("a service of the host is listed, and takes messages that arrive when the guest does", async () => {
     const running = await vhostBridge(
       {},
-      { announce: [{ name: "echo", address: 1040 }, { name: "two words" }] },
+      { endpoints: [{ name: "echo", address: 1040 }, { name: "two words" }] },
     );
     expect(await running.guest("vm")).toMatchObject({ state: "waiting", generation: 1, features: null });
     expect(await running.endpoints()).toEqual([

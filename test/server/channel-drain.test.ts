@@ -106,7 +106,7 @@ describe("a drain", () => {
   });
 
   test("does not wait for a guest that is paused or was never there", async () => {
-    const running = await vhostBridge({}, { announce: [{ name: "raw" }] });
+    const running = await vhostBridge({}, { endpoints: [{ name: "raw" }] });
     const client = await running.connect("/ws/v1/vm/raw");
     client.send("to nobody");
     await running.endpoint("raw", (each) => each.counters.messagesToGuest === 1);

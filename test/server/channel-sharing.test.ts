@@ -3,7 +3,7 @@ import type { Client } from "./support.ts";
 import { testBridge } from "./support.ts";
 
 const hostService = {
-  guests: { demo: { kind: "emulated" as const, announce: [{ name: "rpmsg-raw", address: 1040 }] } },
+  guests: { demo: { kind: "emulated" as const, endpoints: [{ name: "rpmsg-raw", address: 1040 }] } },
 };
 
 /** Everything that was on its way to these clients has come: an answer to the last message of each. */

@@ -1,9 +1,11 @@
 import type { ChildProcessWithoutNullStreams } from "node:child_process";
-import { spawn } from "node:child_process";
-import { existsSync } from "node:fs";
+import { spawn, spawnSync } from "node:child_process";
+import { existsSync, symlinkSync } from "node:fs";
+import { delimiter, dirname, join } from "node:path";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
 import { onTestFinished } from "vitest";
+import { testDirectory } from "./support.ts";
 
 /** The package's command, as `npm test` has built it. */
 const MAIN = fileURLToPath(new URL("../../dist/server/main.js", import.meta.url));
@@ -106,6 +108,20 @@ export class Command {
     this.#child.stdin.write(text);
   }
 
+  /** Standard input is at its end. */
+  endInput(): void {
+    this.#child.stdin.end();
+  }
+
+  /** Does not read its standard output until `resume`. */
+  pause(): void {
+    this.#child.stdout.pause();
+  }
+
+  resume(): void {
+    this.#child.stdout.resume();
+  }
+
   async kill(signal: NodeJS.Signals): Promise<Finished> {
     this.#child.kill(signal);
     return this.finished;
@@ -115,5 +131,72 @@ export class Command {
     return new Promise((resolve) => {
       this.#wake = resolve;
     });
+  }
+}
+
+/** Whether `script` of util-linux is there, which gives a process a terminal. */
+export const terminals = /util-linux/.test(
+  spawnSync("script", ["--version"], { encoding: "utf8" }).stdout ?? "",
+);
+
+/** Where shells find our `rpmsg-bridge` first. Until the end of the test. */
+export function shellPath(): string {
+  const directory = testDirectory();
+  symlinkSync(MAIN, join(directory, "rpmsg-bridge"));
+  return [directory, dirname(process.execPath), process.env["PATH"]].join(delimiter);
+}
+
+/** A terminal, in which a command of the shell runs. */
+export class Terminal {
+  readonly #child: ChildProcessWithoutNullStreams;
+  #shown = "";
+  #ended = false;
+  #wake: () => void = () => {};
+
+  constructor(command: string, environment: NodeJS.ProcessEnv = {}) {
+    const { HOME } = process.env;
+    const env = {
+      PATH: shellPath(),
+      HOME,
+      SHELL: "/bin/sh",
+      TERM: "dumb",
+      LC_ALL: "C.UTF-8",
+      ...environment,
+    };
+    this.#child = spawn("script", ["--quiet", "--flush", "--command", command, "/dev/null"], { env });
+    this.#child.stdin.on("error", () => {});
+    this.#child.stdout.setEncoding("utf8").on("data", (part: string) => {
+      this.#shown += part;
+      this.#wake();
+    });
+    const ended = new Promise<void>((resolve) => this.#child.once("close", () => resolve()));
+    void ended.then(() => {
+      this.#ended = true;
+      this.#wake();
+    });
+    onTestFinished(async () => {
+      this.#child.kill("SIGKILL");
+      await ended;
+    });
+  }
+
+  type(text: string | Uint8Array): void {
+    this.#child.stdin.write(text);
+  }
+
+  /** Waits until that text is shown, and gives all up to its end; the next call goes on from there. */
+  async shows(text: string): Promise<string> {
+    for (;;) {
+      const at = this.#shown.indexOf(text);
+      if (at !== -1) {
+        const all = this.#shown.slice(0, at + text.length);
+        this.#shown = this.#shown.slice(all.length);
+        return all;
+      }
+      if (this.#ended) throw new Error(`ended without showing ${JSON.stringify(text)}: ${this.#shown}`);
+      await new Promise<void>((resolve) => {
+        this.#wake = resolve;
+      });
+    }
   }
 }

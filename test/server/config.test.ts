@@ -24,7 +24,7 @@ test("with nothing given there is the guest demo on 127.0.0.1:8080, and every de
     hosts: [],
     origins: [],
     logLevel: "info",
-    guests: { demo: { kind: "emulated", profile: "linux", announce: [] } },
+    guests: { demo: { kind: "emulated", profile: "linux", endpoints: [] } },
     limits: {
       slowReaderBytes: 1_048_576,
       sendTimeout: 15_000,
@@ -33,6 +33,11 @@ test("with nothing given there is the guest demo on 127.0.0.1:8080, and every de
       pongTimeout: 8000,
       drainTimeout: 7000,
       guestAnnouncements: 1024,
+      pauseTimeout: 2000,
+      sessionTimeout: 10_000,
+      sessionBytes: 1_048_576,
+      subscriptions: 1024,
+      declaredEndpoints: 1024,
     },
   });
   expect(load("")).toEqual(config);
@@ -47,7 +52,7 @@ test("the example file is right, and the limits that it shows are the defaults",
   expect(Object.keys(guests).length).toBeGreaterThan(0);
   const [, limits = ""] = /^(# limits:\n(?:# {3}.*\n?)*)/m.exec(example) ?? [];
   expect(load(limits.replaceAll(/^# /gm, "")).limits).toEqual(loadConfig({}, {}).limits);
-  expect(limits.split("\n").filter((line) => line.startsWith("#   "))).toHaveLength(7);
+  expect(limits.split("\n").filter((line) => line.startsWith("#   "))).toHaveLength(12);
 });
 
 describe("flags go before the environment, that before the file, that before defaults", () => {
@@ -86,27 +91,29 @@ describe("flags go before the environment, that before the file, that before def
   });
 
   test("guests of flags come to those of the file, and replace those of the same name", () => {
-    const guests = "guests:\n  a: { kind: emulated, profile: openamp, announce: [{ name: x }] }\n";
+    const guests = "guests:\n  a: { kind: emulated, profile: openamp, endpoints: [{ name: x }] }\n";
     expect(load(guests, { guest: ["b=vhost-user:/run/b.sock,mode=connect"] }).guests).toEqual({
-      a: { kind: "emulated", profile: "openamp", announce: [{ name: "x" }] },
-      b: { kind: "vhost-user", path: "/run/b.sock", mode: "connect", dialect: "linux", announce: [] },
+      a: { kind: "emulated", profile: "openamp", endpoints: [{ name: "x" }] },
+      b: { kind: "vhost-user", path: "/run/b.sock", mode: "connect", dialect: "linux", endpoints: [] },
     });
     expect(load(guests, { guest: ["a=emulated"] }).guests).toEqual({
-      a: { kind: "emulated", profile: "linux", announce: [] },
+      a: { kind: "emulated", profile: "linux", endpoints: [] },
     });
   });
 
   test("announcements of flags come to those of the guest", () => {
-    const guests = "guests:\n  a: { kind: emulated, announce: [{ name: x, address: 5 }] }\n";
+    const guests = "guests:\n  a: { kind: emulated, endpoints: [{ name: x, address: 5 }] }\n";
     const flags = { guest: ["b=emulated"], announce: ["a/y@0x10", "b/z", "a/x"] };
     const config = load(guests, flags);
-    expect(config.guests["a"]?.announce).toEqual([
-      { name: "x", address: 5 },
-      { name: "y", address: 16 },
-      { name: "x" },
+    expect(config.guests["a"]?.endpoints).toEqual([
+      { name: "x", address: 5, ns: "down" },
+      { name: "y", address: 16, ns: "down" },
+      { name: "x", ns: "down" },
     ]);
-    expect(config.guests["b"]?.announce).toEqual([{ name: "z" }]);
-    expect(loadConfig({ announce: ["demo/x"] }, {}).guests["demo"]?.announce).toEqual([{ name: "x" }]);
+    expect(config.guests["b"]?.endpoints).toEqual([{ name: "z", ns: "down" }]);
+    expect(loadConfig({ announce: ["demo/x"] }, {}).guests["demo"]?.endpoints).toEqual([
+      { name: "x", ns: "down" },
+    ]);
   });
 });
 
@@ -141,23 +148,23 @@ describe("a mistake names its key", () => {
     [`guests: { a: { kind: vhost-user, path: ${"x".repeat(108)} } }`, "guests.a.path"],
     ["guests: { a: { kind: vhost-user, path: /x, mode: wait } }", "guests.a.mode"],
     ["guests: { a: { kind: vhost-user, path: /x, dialect: qnx } }", "guests.a.dialect"],
-    ["guests: { a: { kind: emulated, announce: x } }", "guests.a.announce"],
-    ["guests: { a: { kind: emulated, announce: [x] } }", "guests.a.announce.0"],
-    ["guests: { a: { kind: emulated, announce: [{ name: '' }] } }", "guests.a.announce.0.name"],
+    ["guests: { a: { kind: emulated, endpoints: x } }", "guests.a.endpoints"],
+    ["guests: { a: { kind: emulated, endpoints: [x] } }", "guests.a.endpoints.0"],
+    ["guests: { a: { kind: emulated, endpoints: [{ name: '' }] } }", "guests.a.endpoints.0.name"],
     [
-      `guests: { a: { kind: emulated, announce: [{ name: ${"ü".repeat(16)} }] } }`,
-      "guests.a.announce.0.name",
+      `guests: { a: { kind: emulated, endpoints: [{ name: ${"ü".repeat(16)} }] } }`,
+      "guests.a.endpoints.0.name",
     ],
-    ['guests: { a: { kind: emulated, announce: [{ name: "a\\0b" }] } }', "guests.a.announce.0.name"],
+    ['guests: { a: { kind: emulated, endpoints: [{ name: "a\\0b" }] } }', "guests.a.endpoints.0.name"],
     [
-      "guests: { a: { kind: emulated, announce: [{ name: x, address: -1 }] } }",
-      "guests.a.announce.0.address",
+      "guests: { a: { kind: emulated, endpoints: [{ name: x, address: -1 }] } }",
+      "guests.a.endpoints.0.address",
     ],
     [
-      "guests: { a: { kind: emulated, announce: [{ name: x, address: 0xffffffff }] } }",
-      "guests.a.announce.0.address",
+      "guests: { a: { kind: emulated, endpoints: [{ name: x, address: 0xffffffff }] } }",
+      "guests.a.endpoints.0.address",
     ],
-    ["guests: { a: { kind: emulated, announce: [{ name: x, port: 1 }] } }", "guests.a.announce.0.port"],
+    ["guests: { a: { kind: emulated, endpoints: [{ name: x, port: 1 }] } }", "guests.a.endpoints.0.port"],
     // Not a mapping, or not YAML at all.
     ["listen: [", "config"],
     ["a: 1\na: 2", "config"],
@@ -184,10 +191,10 @@ describe("a mistake names its key", () => {
     expect(configKeyOf(() => loadConfig({ guest: ["a=emulated", "a=emulated"] }, {}))).toBe("--guest");
     expect(configKeyOf(() => loadConfig({ announce: ["nobody/x"] }, {}))).toBe("--announce");
     expect(configKeyOf(() => loadConfig({ announce: ["toString/x"] }, {}))).toBe("--announce");
-    expect(configKeyOf(() => loadConfig({ announce: ["demo/"] }, {}))).toBe("guests.demo.announce.0.name");
+    expect(configKeyOf(() => loadConfig({ announce: ["demo/"] }, {}))).toBe("guests.demo.endpoints.0.name");
     expect(configKeyOf(() => load("guests: { a: 5 }", { announce: ["a/x"] }))).toBe("guests.a");
-    expect(configKeyOf(() => load("guests: { a: { announce: 5 } }", { announce: ["a/x"] }))).toBe(
-      "guests.a.announce",
+    expect(configKeyOf(() => load("guests: { a: { endpoints: 5 } }", { announce: ["a/x"] }))).toBe(
+      "guests.a.endpoints",
     );
   });
 });

@@ -2,24 +2,31 @@ import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import type { Origin } from "../../schemas/index.ts";
 import { Directory } from "../../server/directory.ts";
-import { parseEndpointPath } from "../../server/endpoint-path.ts";
+import { parseChannelPath } from "../../server/endpoint-path.ts";
 import type { EndpointPort } from "../../server/endpoint-port.ts";
 
 /** An endpoint that cannot be opened. `name` is one character a byte. */
 function endpoint(name: string, address: number, origin: Origin = "guest", guest = "vm"): EndpointPort {
   const counters = {
+    accepted: 0,
     messagesToGuest: 0,
     bytesToGuest: 0,
+    undelivered: 0,
+    unconfirmed: 0,
     messagesFromGuest: 0,
     bytesFromGuest: 0,
     noClient: 0,
-    undelivered: 0,
+    messagesToClients: 0,
+    dropped: 0,
   };
   return {
     guest,
+    guestState: "attached",
     name,
     address,
     origin,
+    ns: origin === "guest" ? "up" : "down",
+    peer: undefined,
     state: "connected",
     generation: 1,
     mtu: 496,
@@ -31,13 +38,13 @@ function endpoint(name: string, address: number, origin: Origin = "guest", guest
 
 /** What a request for that path and query gets. */
 function lookup(directory: Directory, path: string, origin?: Origin): EndpointPort | undefined {
-  const target = parseEndpointPath(path);
-  if (target === undefined) return undefined;
+  const target = parseChannelPath(path);
+  if (target?.kind !== "endpoint") return undefined;
   return directory.find(target.guest, { ...target.reference, ...(origin && { origin }) });
 }
 
 function paths(directory: Directory): string[] {
-  return directory.list().map((each) => each.path);
+  return directory.list().endpoints.map((each) => each.path);
 }
 
 describe("ids", () => {
@@ -47,11 +54,11 @@ describe("ids", () => {
     for (let i = 0; i < 100; i++) {
       const port = endpoint("echo", 1, "guest", `vm${i % 3}`);
       directory.add(port);
-      for (const each of directory.list()) seen.add(each.id);
+      for (const each of directory.list().endpoints) seen.add(each.id);
       directory.remove(port);
     }
     expect(seen.size).toBe(100);
-    expect(directory.list()).toEqual([]);
+    expect(directory.list().endpoints).toEqual([]);
   });
 
   test("find their endpoint, in its guest only", () => {
@@ -59,7 +66,7 @@ describe("ids", () => {
     const port = endpoint("echo", 1);
     directory.add(port);
     directory.add(endpoint("echo", 1, "guest", "other"));
-    const [first] = directory.list("vm");
+    const [first] = directory.list((port) => port.guest === "vm").endpoints;
     expect(lookup(directory, `/ws/v1/vm/~${first?.id}`)).toBe(port);
     expect(lookup(directory, `/ws/v1/other/~${first?.id}`)).toBeUndefined();
     directory.remove(port);
@@ -145,7 +152,7 @@ describe("paths", () => {
           live.push(port);
           directory.add(port);
         }
-        const listed = directory.list("vm");
+        const listed = directory.list((port) => port.guest === "vm").endpoints;
         expect(new Set(listed.map((each) => each.path)).size).toBe(live.length);
         for (const [i, { id, path }] of listed.entries()) {
           expect(path).toBe(pathOf.get(id) ?? path);
@@ -164,7 +171,7 @@ test("a description shows the name as UTF-8, and what is none as U+FFFD", () => 
   for (const [i, bytes] of [Buffer.from("grüß"), Buffer.from([0x61, 0xff, 0x62])].entries()) {
     directory.add(endpoint(bytes.toString("latin1"), i));
   }
-  expect(directory.list().map(({ name, path }) => [name, path])).toEqual([
+  expect(directory.list().endpoints.map(({ name, path }) => [name, path])).toEqual([
     ["grüß", "/ws/v1/vm/gr%C3%BC%C3%9F"],
     ["a\ufffdb", "/ws/v1/vm/a%FFb"],
   ]);

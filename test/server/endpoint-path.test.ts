@@ -1,6 +1,6 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import { endpointPath, parseEndpointPath } from "../../server/endpoint-path.ts";
+import { endpointPath, parseChannelPath } from "../../server/endpoint-path.ts";
 
 describe("a path is built and read", () => {
   test.each([
@@ -19,9 +19,14 @@ describe("a path is built and read", () => {
     ["a:b;c,d+e&f=g", "a%3Ab%3Bc%2Cd%2Be%26f%3Dg"],
   ])("name %j", (name, segment) => {
     expect(endpointPath("vm", { name })).toBe(`/ws/v1/vm/${segment}`);
-    expect(parseEndpointPath(`/ws/v1/vm/${segment}`)).toEqual({ guest: "vm", reference: { name } });
+    expect(parseChannelPath(`/ws/v1/vm/${segment}`)).toEqual({
+      kind: "endpoint",
+      guest: "vm",
+      reference: { name },
+    });
     expect(endpointPath("vm", { name, address: 7 })).toBe(`/ws/v1/vm/${segment}@7`);
-    expect(parseEndpointPath(`/ws/v1/vm/${segment}@7`)).toEqual({
+    expect(parseChannelPath(`/ws/v1/vm/${segment}@7`)).toEqual({
+      kind: "endpoint",
       guest: "vm",
       reference: { name, address: 7 },
     });
@@ -29,7 +34,11 @@ describe("a path is built and read", () => {
 
   test("of an id", () => {
     expect(endpointPath("vm", { id: "e12", name: "x", address: 1 })).toBe("/ws/v1/vm/~e12");
-    expect(parseEndpointPath("/ws/v1/vm/~e12")).toEqual({ guest: "vm", reference: { id: "e12" } });
+    expect(parseChannelPath("/ws/v1/vm/~e12")).toEqual({
+      kind: "endpoint",
+      guest: "vm",
+      reference: { id: "e12" },
+    });
   });
 
   test("of any bytes and any address", () => {
@@ -41,7 +50,7 @@ describe("a path is built and read", () => {
         const reference = at === undefined ? { name } : { name, address: at };
         const path = endpointPath("vm", reference);
         expect(path).toMatch(/^[!-~]*$/);
-        expect(parseEndpointPath(path)).toEqual({ guest: "vm", reference });
+        expect(parseChannelPath(path)).toEqual({ kind: "endpoint", guest: "vm", reference });
       }),
       { numRuns: 1000 },
     );
@@ -63,7 +72,7 @@ describe("what people and browsers write is read too", () => {
     ["a + is no blank", "a+b", { name: "a+b" }],
     ["the largest address", "x@4294967294", { name: "x", address: 0xffff_fffe }],
   ])("%s", (_what, segment, reference) => {
-    expect(parseEndpointPath(`/ws/v1/vm/${segment}`)).toEqual({ guest: "vm", reference });
+    expect(parseChannelPath(`/ws/v1/vm/${segment}`)).toEqual({ kind: "endpoint", guest: "vm", reference });
   });
 });
 
@@ -94,17 +103,17 @@ test.each([
   "/ws/v1/vm/a@4294967295",
   "/ws/v1/vm/a@%31",
 ])("%j is not the path of an endpoint", (path) => {
-  expect(parseEndpointPath(path)).toBeUndefined();
+  expect(parseChannelPath(path)).toBeUndefined();
 });
 
 test("no path makes the reader throw", () => {
   fc.assert(
     fc.property(fc.string({ unit: "binary", maxLength: 60 }), (text) => {
-      parseEndpointPath(text);
-      parseEndpointPath(`/ws/v1/vm/${text}`);
+      parseChannelPath(text);
+      parseChannelPath(`/ws/v1/vm/${text}`);
     }),
   );
-  expect(parseEndpointPath("/ws/v1/vm/\ud800")).toEqual({
+  expect(parseChannelPath("/ws/v1/vm/\ud800")).toEqual({
     guest: "vm",
     reference: { name: "\u00ef\u00bf\u00bd" },
   });

@@ -6,6 +6,12 @@ describe("--guest", () => {
   test.each([
     ["a=emulated", { kind: "emulated" }],
     ["a=emulated,profile=openamp", { kind: "emulated", profile: "openamp" }],
+    ["a=emulated:board.js", { kind: "emulated", path: "board.js" }],
+    [
+      "a=emulated:./lab/board.ts,profile=openamp",
+      { kind: "emulated", path: "./lab/board.ts", profile: "openamp" },
+    ],
+    ["a=emulated:", { kind: "emulated", path: "" }],
     ["a=vhost-user:/run/a.sock", { kind: "vhost-user", path: "/run/a.sock" }],
     ["a=vhost-user:/run/a:b=c.sock", { kind: "vhost-user", path: "/run/a:b=c.sock" }],
     [

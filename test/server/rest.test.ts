@@ -7,7 +7,7 @@ import { testBridge } from "./support.ts";
 
 const TWO = {
   guests: {
-    a: { kind: "emulated" as const, announce: [{ name: "raw", address: 1040 }] },
+    a: { kind: "emulated" as const, endpoints: [{ name: "raw", address: 1040 }] },
     b: { kind: "emulated" as const, profile: "openamp" as const },
   },
 };

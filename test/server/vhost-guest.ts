@@ -6,11 +6,11 @@ import type { Service, ServiceContext } from "../../guest/service.ts";
 import { VhostUserGuest } from "../../guest/vhost-user-guest.ts";
 import { Poller } from "../../rpmsg/index.ts";
 import { connectUnix } from "../../rpmsg/posix/unix-socket.ts";
-import type { ConfigInput, GuestConfig } from "../../schemas/index.ts";
+import type { ConfigInput } from "../../schemas/index.ts";
 import type { LogLine, RunningBridge } from "./support.ts";
 import { testBridge, testDirectory } from "./support.ts";
 
-type VhostUserConfig = Extract<GuestConfig, { kind: "vhost-user" }>;
+type VhostUserConfig = Extract<NonNullable<ConfigInput["guests"]>[string], { kind: "vhost-user" }>;
 
 /** A bridge with the guest `vm`, which waits for its frontend. */
 export interface VhostBridge extends RunningBridge {
@@ -31,7 +31,7 @@ export async function vhostBridge(
   onLog?: (line: LogLine) => void,
 ): Promise<VhostBridge> {
   const path = join(testDirectory(), "vm.sock");
-  const config = { kind: "vhost-user" as const, path, announce: [], ...guest };
+  const config = { kind: "vhost-user" as const, path, endpoints: [], ...guest };
   const running = await testBridge({ ...input, guests: { vm: config } }, onLog);
   return { ...running, attach: (options) => attachGuest(path, options) };
 }

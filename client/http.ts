@@ -1,0 +1,41 @@
+import { problemError, RpmsgError } from "./errors.ts";
+
+export interface RequestOptions {
+  /** Bearer token. */
+  token?: string | undefined;
+  /** Ends the request. */
+  signal?: AbortSignal | undefined;
+}
+
+/**
+ * An answer of the bridge that is good.
+ * @throws RpmsgError with the bridge's code, or unreachable; the reason of `signal`
+ */
+export async function request(
+  url: URL,
+  { token, signal }: RequestOptions,
+  headers: Record<string, string> = {},
+): Promise<Response> {
+  const all = { ...headers, ...authorization(token) };
+  const init = { headers: all, signal: signal ?? null, cache: "no-store" as const };
+  let response: Response;
+  try {
+    response = await fetch(url, init);
+  } catch (error) {
+    if (signal?.aborted === true) throw signal.reason;
+    const { cause, message } = error as Error & { cause?: Error };
+    throw new RpmsgError(
+      "unreachable",
+      `cannot reach the bridge at ${url.origin}: ${cause?.message ?? message}`,
+      {
+        cause: error,
+      },
+    );
+  }
+  if (!response.ok) throw problemError(response.status, await response.text());
+  return response;
+}
+
+export function authorization(token: string | undefined): Record<string, string> {
+  return token === undefined ? {} : { authorization: `Bearer ${token}` };
+}

@@ -1,0 +1,318 @@
+import type { IncomingMessage } from "node:http";
+import type { Duplex } from "node:stream";
+import type { WebSocket, WebSocketServer } from "ws";
+import type { z } from "zod";
+import type { ChannelProtocol, JsonQuery as JsonQueryType, Limits } from "../../schemas/index.ts";
+import {
+  channelProtocols,
+  closeCode,
+  JsonAnnounceQuery,
+  JsonQuery,
+  muxProtocol,
+  RawAnnounceQuery,
+  RawQuery,
+} from "../../schemas/index.ts";
+import type { Directory, EndpointReference } from "../directory.ts";
+import { parseChannelPath } from "../endpoint-path.ts";
+import type { ChannelEvents, ChannelPort, EndpointPort } from "../endpoint-port.ts";
+import { HttpProblem } from "../problem.ts";
+import { marksOf } from "./back-pressure.ts";
+import type { ConnectionHandler } from "./connection.ts";
+import { Connection } from "./connection.ts";
+import { FlushTurn } from "./frame-writer.ts";
+import { JsonChannel } from "./json.ts";
+import { MessageEncoder } from "./message-encoder.ts";
+import { MuxConnection } from "./mux.ts";
+import { RawChannel } from "./raw.ts";
+import type { OpenChannel } from "./subscription.ts";
+import { accept, chooseSubprotocol, parseQuery, webSocketServer } from "./upgrade.ts";
+
+/** Longest message of a client that is taken at all; what fits the guest's buffers is checked for each. */
+const RAW_PAYLOAD = 65_535;
+/** The longest message in base64, and what is around it. */
+const FRAME_PAYLOAD = 128 * 1024;
+
+type Protocol = ChannelProtocol | typeof muxProtocol;
+
+/** What channels need of the bridge. */
+export interface ChannelHost {
+  readonly instance: string;
+  readonly limits: Limits;
+  readonly directory: Directory;
+  /**
+   * Adds a service of the host.
+   * @throws HttpProblem
+   */
+  announce(guest: string, name: string, address: number | undefined): EndpointPort;
+  withdraw(endpoint: EndpointPort): void;
+  /** @throws HttpProblem guest-unknown */
+  isAttached(guest: string): boolean;
+}
+
+/** How an endpoint is opened. */
+interface Access extends Partial<Pick<JsonQueryType, "share" | "local">> {
+  takeover?: string | undefined;
+}
+
+/** All WebSockets of the bridge: what an upgrade asks for is opened, and ends when the bridge does. */
+export class Channels {
+  readonly #host: ChannelHost;
+  readonly #connections = new Set<Connection>();
+  readonly #muxes = new Set<MuxConnection>();
+  readonly #sessions = new Map<string, JsonChannel>();
+  readonly #turn = new FlushTurn();
+  readonly #encoder = new MessageEncoder();
+  readonly #servers: Readonly<Record<Protocol, WebSocketServer>> = {
+    "rpmsg.v1.raw": webSocketServer("rpmsg.v1.raw", RAW_PAYLOAD),
+    "rpmsg.v1.json": webSocketServer("rpmsg.v1.json", FRAME_PAYLOAD),
+    "rpmsg.v1.mux": webSocketServer(muxProtocol, FRAME_PAYLOAD),
+  };
+  #liveness: NodeJS.Timeout | undefined;
+  #pongCheck: NodeJS.Timeout | undefined;
+  #onGone: (() => void) | undefined;
+
+  constructor(host: ChannelHost) {
+    this.#host = host;
+  }
+
+  /** Begins to look after the clients. */
+  start(): void {
+    const { pingInterval, pongTimeout } = this.#host.limits;
+    this.#liveness = setInterval(() => {
+      // Where answers may take longer than the interval, the next ping waits for the check of this one.
+      if (this.#pongCheck !== undefined) return;
+      for (const connection of this.#connections) connection.ping();
+      this.#pongCheck = setTimeout(() => {
+        this.#pongCheck = undefined;
+        for (const connection of this.#connections) connection.checkPong();
+      }, pongTimeout).unref();
+    }, pingInterval).unref();
+  }
+
+  /** Guests or endpoints changed. */
+  changed(): void {
+    for (const mux of this.#muxes) mux.retry();
+  }
+
+  /**
+   * Takes an upgrade.
+   * @throws HttpProblem: nothing was written to the stream
+   */
+  upgrade(request: IncomingMessage, stream: Duplex, head: Buffer): void {
+    const [path, query] = splitUrl(request.url ?? "");
+    const target = parseChannelPath(path);
+    if (target === undefined) throw new HttpProblem("not-found", "want /ws/v1/{guest}/{endpoint}, or /ws/v1");
+    const offered = request.headers["sec-websocket-protocol"];
+    const take = (protocol: Protocol) => accept(this.#servers[protocol], request, stream, head);
+    const connection = new Connection(stream, this.#turn);
+    if (target.kind === "mux") {
+      chooseSubprotocol(offered, [muxProtocol]);
+      if (query !== "") throw new HttpProblem("bad-request", "query: /ws/v1 takes none");
+      const socket = take(muxProtocol);
+      if (socket !== undefined) this.#serveMux(connection, socket);
+      return;
+    }
+    // Of a guest that is unknown nothing else needs to be right.
+    this.#host.isAttached(target.guest);
+    const protocol = chooseSubprotocol(offered, channelProtocols);
+    if (target.kind === "guest") {
+      this.#upgradeService(target.guest, protocol, query, connection, () => take(protocol));
+      return;
+    }
+    const endpoint = (origin: EndpointReference["origin"]) =>
+      this.#find(target.guest, { ...target.reference, ...(origin && { origin }) });
+    if (protocol === "rpmsg.v1.raw") {
+      const access = parseQuery(RawQuery, query);
+      this.#openRaw(endpoint(access.origin), access, connection, () => take(protocol));
+    } else {
+      const access = parseQuery(JsonQuery, query);
+      this.#openJson(endpoint(access.origin), access, connection, () => take(protocol));
+    }
+  }
+
+  /**
+   * Opens an endpoint, for a client without a connection of its own.
+   * @throws HttpProblem endpoint-in-use, local-in-use, no-address
+   */
+  open<Ticket>(endpoint: EndpointPort, access: Access, events: ChannelEvents<Ticket>): ChannelPort<Ticket> {
+    const { limits } = this.#host;
+    const { most, resume } = marksOf(limits);
+    const port = endpoint.open(
+      {
+        share: access.share,
+        takeover: access.takeover === "1",
+        local: access.local,
+        queueBytes: most,
+        lowBytes: resume,
+        timeout: limits.sendTimeout,
+      },
+      events,
+    );
+    if (typeof port === "object") return port;
+    const detail = {
+      "local-in-use": "the local address is in use",
+      "no-address": "no local address can be had",
+      "endpoint-in-use": "the endpoint has another client",
+    }[port];
+    throw new HttpProblem(port, detail);
+  }
+
+  /** Tells all clients that the bridge stops, and waits for them to close, at most `timeout` milliseconds. */
+  async drain(timeout: number): Promise<void> {
+    for (const connection of this.#connections) connection.close(closeCode.drain, "the bridge is stopping");
+    if (this.#connections.size === 0) return;
+    let timer: NodeJS.Timeout | undefined;
+    await new Promise<void>((resolve) => {
+      this.#onGone = resolve;
+      timer = setTimeout(resolve, timeout);
+    });
+    clearTimeout(timer);
+  }
+
+  close(): void {
+    clearInterval(this.#liveness);
+    clearTimeout(this.#pongCheck);
+    for (const connection of this.#connections) connection.terminate();
+    for (const channel of [...this.#sessions.values()]) channel.close(closeCode.drain, "");
+    for (const server of Object.values(this.#servers)) server.close();
+  }
+
+  /** @throws HttpProblem endpoint-unknown */
+  #find(guest: string, reference: EndpointReference): EndpointPort {
+    const endpoint = this.#host.directory.find(guest, reference);
+    if (endpoint !== undefined) return endpoint;
+    throw new HttpProblem("endpoint-unknown", `guest "${guest}" has no such endpoint: see /api/v1/endpoints`);
+  }
+
+  #openRaw(
+    endpoint: EndpointPort,
+    query: z.infer<typeof RawQuery>,
+    connection: Connection,
+    take: () => WebSocket | undefined,
+    onEnd = (): void => {},
+  ): void {
+    const channel = new RawChannel(connection, query.slow, this.#host.limits);
+    // Opened before the handshake, so that a refusal is an HTTP answer.
+    const port = this.open(endpoint, query, channel);
+    channel.bind(port);
+    const socket = take();
+    if (socket === undefined) {
+      port.close();
+      onEnd();
+    } else {
+      this.#serve(connection, socket, channel, onEnd);
+    }
+  }
+
+  #openJson(
+    endpoint: EndpointPort,
+    query: JsonQueryType,
+    connection: Connection,
+    take: () => WebSocket | undefined,
+    withdraw?: () => void,
+  ): void {
+    const session = query.resume === undefined ? undefined : this.#sessions.get(query.resume);
+    if (session?.endpoint === endpoint) {
+      const socket = take();
+      if (socket === undefined) return;
+      this.#serve(connection, socket, session, () => {});
+      session.attach(connection, query.after ?? 0);
+      return;
+    }
+    const { instance, limits, directory } = this.#host;
+    const channel = new JsonChannel({
+      policy: query.slow,
+      encoding: query.encoding,
+      limits,
+      encoder: this.#encoder,
+      instance,
+      resumable: withdraw === undefined,
+      onEnd: ({ session: id }) => {
+        this.#sessions.delete(id);
+        withdraw?.();
+      },
+    });
+    const port = this.open(endpoint, query, channel);
+    channel.bind(port, directory.idOf(endpoint));
+    const socket = take();
+    if (socket === undefined) {
+      port.close();
+      withdraw?.();
+      return;
+    }
+    this.#sessions.set(channel.session, channel);
+    this.#serve(connection, socket, channel, () => {});
+    channel.attach(connection);
+  }
+
+  /** The client is a service of the host, for as long as it is there. */
+  #upgradeService(
+    guest: string,
+    protocol: ChannelProtocol,
+    text: string,
+    connection: Connection,
+    take: () => WebSocket | undefined,
+  ): void {
+    const json = protocol === "rpmsg.v1.json";
+    const query = json ? parseQuery(JsonAnnounceQuery, text) : parseQuery(RawAnnounceQuery, text);
+    const endpoint = this.#host.announce(guest, query.announce, query.local);
+    const withdraw = () => this.#host.withdraw(endpoint);
+    const access = { share: "exclusive", slow: query.slow } as const;
+    try {
+      if (!json) this.#openRaw(endpoint, access, connection, take, withdraw);
+      else this.#openJson(endpoint, { ...query, ...access, local: undefined }, connection, take, withdraw);
+    } catch (error) {
+      withdraw();
+      throw error;
+    }
+  }
+
+  #serveMux(connection: Connection, socket: WebSocket): void {
+    const { instance, limits } = this.#host;
+    const mux = new MuxConnection(connection, limits, (path) => this.#way(path));
+    this.#muxes.add(mux);
+    this.#serve(connection, socket, mux, () => this.#muxes.delete(mux));
+    mux.tell({ type: "hello", protocol: muxProtocol, instance });
+  }
+
+  /**
+   * What the path of a channel names.
+   * @throws HttpProblem
+   */
+  #way(url: string): OpenChannel {
+    const [path, text] = splitUrl(url);
+    const target = parseChannelPath(path);
+    if (target?.kind !== "endpoint") {
+      throw new HttpProblem("not-found", "path: want /ws/v1/{guest}/{endpoint}");
+    }
+    const query = parseQuery(RawQuery, text);
+    const { guest } = target;
+    const host = this.#host;
+    const reference = { ...target.reference, ...(query.origin && { origin: query.origin }) };
+    host.isAttached(guest);
+    return {
+      policy: query.slow,
+      get attached() {
+        return host.isAttached(guest);
+      },
+      open: (events) => {
+        const endpoint = this.#find(guest, reference);
+        return { port: this.open(endpoint, query, events), id: host.directory.idOf(endpoint) };
+      },
+    };
+  }
+
+  #serve(connection: Connection, socket: WebSocket, handler: ConnectionHandler, onEnd: () => void): void {
+    this.#connections.add(connection);
+    connection.open(socket, handler, () => {
+      this.#connections.delete(connection);
+      onEnd();
+      if (this.#connections.size === 0) this.#onGone?.();
+    });
+  }
+}
+
+function splitUrl(url: string): [path: string, query: string] {
+  const mark = url.indexOf("?");
+  return mark === -1 ? [url, ""] : [url.slice(0, mark), url.slice(mark + 1)];
+}

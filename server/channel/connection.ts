@@ -1,0 +1,153 @@
+import type { Duplex } from "node:stream";
+import type { WebSocket } from "ws";
+import type { DownReason } from "../../schemas/index.ts";
+import { closeCode } from "../../schemas/index.ts";
+import type { FlushTurn } from "./frame-writer.ts";
+import { FrameWriter } from "./frame-writer.ts";
+
+/** `readyState` of a WebSocket on which no close frame was sent. */
+const OPEN = 1;
+const NOTHING = Buffer.alloc(0);
+
+/** How a connection ends with its channel. */
+export const endOf: Readonly<Record<DownReason, readonly [code: number, reason: string]>> = {
+  reset: [closeCode.guestReset, "guest detached or reset"],
+  withdrawn: [closeCode.endpointWithdrawn, "endpoint withdrawn"],
+  replaced: [closeCode.replaced, "replaced by another client"],
+};
+
+/** What speaks a subprotocol over a connection. */
+export interface ConnectionHandler {
+  /** A whole message of the client. */
+  onFrame(data: Buffer, isBinary: boolean): void;
+  /** What was written when `notifyDrained` was called is with the kernel. */
+  onDrained(): void;
+  /** The connection is over: by a close frame of either side, or 1006 where there was none. */
+  onClosed(code: number): void;
+  /** From time to time. */
+  onTick(): void;
+}
+
+/** One client's WebSocket: frames out, liveness, and the good-bye. */
+export class Connection {
+  readonly writer: FrameWriter;
+  readonly #stream: Duplex;
+  #socket: WebSocket | undefined;
+  #handler: ConnectionHandler | undefined;
+  #paused = false;
+  #drainAwaited = false;
+  /** A close frame is on its way: messages of the guest would come after it. */
+  #closing = false;
+  #awaitingPong = false;
+  /** When the client was pinged: whether the ping had to wait behind other bytes, and how many were taken. */
+  #backlogAtPing = false;
+  #takenAtPing = 0;
+
+  /** @param stream the connection, on which the handshake is still to be done */
+  constructor(stream: Duplex, turn: FlushTurn) {
+    this.#stream = stream;
+    this.writer = new FrameWriter(stream, turn, () => this.isOpen);
+  }
+
+  /** The handshake is done. */
+  open(socket: WebSocket, handler: ConnectionHandler, onEnd: () => void): void {
+    this.#socket = socket;
+    this.#handler = handler;
+    socket.on("message", (data: Buffer, isBinary) => this.#handler?.onFrame(data, isBinary));
+    socket.on("pong", () => {
+      this.#awaitingPong = false;
+    });
+    // ws answers a broken frame with its close code by itself.
+    socket.on("error", () => {});
+    socket.on("close", (code) => {
+      this.#closing = true;
+      this.#handler?.onClosed(code);
+      onEnd();
+    });
+  }
+
+  /** Nobody listens to this connection any more. */
+  abandon(): void {
+    this.#handler = undefined;
+    this.terminate();
+  }
+
+  /** No close frame was sent, by us or by ws as its answer: nothing may follow one (RFC 6455, 5.5.1). */
+  get isOpen(): boolean {
+    return !this.#closing && this.#socket?.readyState === OPEN;
+  }
+
+  /** Bytes that the client has not taken. */
+  get pendingBytes(): number {
+    return this.writer.pendingBytes;
+  }
+
+  /** Writes a text frame. */
+  text(json: string): void {
+    if (this.isOpen) this.writer.text("", Buffer.from(json));
+  }
+
+  /** Calls `onDrained` when the client has taken what was written so far. */
+  notifyDrained(): void {
+    if (this.#drainAwaited) return;
+    this.#drainAwaited = true;
+    this.writer.flush();
+    this.#stream.write(NOTHING, () => {
+      this.#drainAwaited = false;
+      this.#handler?.onDrained();
+    });
+  }
+
+  /** Does not read the client's messages until `resumeReading`: TCP holds it up. */
+  pauseReading(): void {
+    if (this.#paused || !this.isOpen) return;
+    this.#paused = true;
+    this.#socket?.pause();
+  }
+
+  resumeReading(): void {
+    if (!this.#paused) return;
+    this.#paused = false;
+    this.#awaitingPong = false;
+    this.#socket?.resume();
+  }
+
+  /** Asks whether the client is there. */
+  ping(): void {
+    this.#handler?.onTick();
+    if (!this.isOpen) return;
+    this.#awaitingPong = true;
+    this.#backlogAtPing = this.#stream.writableLength > 0;
+    this.#socket?.ping();
+    this.#takenAtPing = this.#taken();
+  }
+
+  /**
+   * Ends the connection of a client that did not answer. Not judged is one whose socket the bridge itself does not
+   * read, and one that is still on its way through what was written before the ping.
+   */
+  checkPong(): void {
+    if (this.#paused || !this.#awaitingPong) return;
+    if (this.#backlogAtPing && this.#taken() > this.#takenAtPing) return;
+    this.#socket?.terminate();
+  }
+
+  /** Says good-bye after what was written so far. */
+  close(code: number, reason: string): void {
+    if (this.#closing) return;
+    this.writer.flush();
+    this.#closing = true;
+    // The client's answer is to be read. On a drain messages that it has sent are still taken, as room allows.
+    if (code !== closeCode.drain) this.resumeReading();
+    this.#socket?.close(code, reason);
+  }
+
+  terminate(): void {
+    this.#socket?.terminate();
+  }
+
+  #taken(): number {
+    const { bytesWritten = 0, writableLength } = this.#stream as Duplex & { bytesWritten?: number };
+    return bytesWritten - writableLength;
+  }
+}

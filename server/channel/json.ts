@@ -1,0 +1,305 @@
+import { randomBytes } from "node:crypto";
+import type {
+  ClientFrame as ClientFrameType,
+  DownReason,
+  Encoding,
+  ErrorCode,
+  Limits,
+  MessageId,
+  ServerFrame,
+  SlowPolicy,
+} from "../../schemas/index.ts";
+import { ClientFrame, closeCode, errorAdvice } from "../../schemas/index.ts";
+import { displayName } from "../directory.ts";
+import type { ChannelEvents, ChannelPort, UndeliveredCode } from "../endpoint-port.ts";
+import type { Marks } from "./back-pressure.ts";
+import { marksOf } from "./back-pressure.ts";
+import type { Connection, ConnectionHandler } from "./connection.ts";
+import { endOf } from "./connection.ts";
+import { Destinations } from "./destinations.ts";
+import { parseFrame } from "./frame-parser.ts";
+import type { MessageEncoder } from "./message-encoder.ts";
+import { decodeText } from "./message-encoder.ts";
+import type { OutflowSink } from "./outflow.ts";
+import { Outflow } from "./outflow.ts";
+import { ReplayLog } from "./replay-log.ts";
+
+/** A connection that broke without a close frame. */
+const ABNORMAL = 1006;
+
+export interface JsonOptions {
+  readonly policy: SlowPolicy;
+  readonly encoding: Encoding | undefined;
+  readonly limits: Limits;
+  readonly encoder: MessageEncoder;
+  /** The bridge. */
+  readonly instance: string;
+  /** A client whose connection broke may come back. */
+  readonly resumable: boolean;
+  /** The session is over. */
+  readonly onEnd: (channel: JsonChannel) => void;
+}
+
+/**
+ * `rpmsg.v1.json`: text frames with a type. A session outlives a connection that broke: for a while its client may
+ * come back and gets what it missed.
+ */
+export class JsonChannel implements ChannelEvents<MessageId>, ConnectionHandler, OutflowSink {
+  readonly session = randomBytes(16).toString("base64url");
+  readonly #options: JsonOptions;
+  readonly #marks: Marks;
+  readonly #outflow: Outflow;
+  readonly #log: ReplayLog;
+  readonly #destinations = new Destinations();
+  #port: ChannelPort<MessageId> | undefined;
+  /** Id of the endpoint. */
+  #id = "";
+  /** Undefined while the client is away. */
+  #connection: Connection | undefined;
+  #away: NodeJS.Timeout | undefined;
+  /** Frames for a client that is away, other than messages. */
+  #missed: ServerFrame[] = [];
+  #state = "";
+  #ended = false;
+
+  constructor(options: JsonOptions) {
+    this.#options = options;
+    this.#marks = marksOf(options.limits);
+    this.#outflow = new Outflow(this, options.policy, options.limits);
+    this.#log = new ReplayLog(options.limits);
+  }
+
+  get endpoint(): unknown {
+    return this.#port?.endpoint;
+  }
+
+  /** The endpoint is open. */
+  bind(port: ChannelPort<MessageId>, id: string): void {
+    this.#port = port;
+    this.#id = id;
+  }
+
+  /**
+   * A client is there.
+   * @param after the last message that it got, where it resumes the session
+   */
+  attach(connection: Connection, after?: number): void {
+    const port = this.#port;
+    if (port === undefined) return;
+    clearTimeout(this.#away);
+    this.#connection?.abandon();
+    this.#connection = connection;
+    const { endpoint } = port;
+    const { endpointState, guestState } = this.#states(port);
+    this.#tell({
+      type: "hello",
+      protocol: "rpmsg.v1.json",
+      guest: endpoint.guest,
+      endpoint: displayName(endpoint.name),
+      id: this.#id,
+      local: port.local,
+      endpointState,
+      guestState,
+      generation: endpoint.generation,
+      mtu: port.mtu,
+      instance: this.#options.instance,
+      session: this.session,
+      resumed: after !== undefined,
+    });
+    if (after !== undefined) this.#replay(connection, after);
+    for (const frame of this.#missed.splice(0)) this.#tell(frame);
+    if (after !== undefined) this.#outflow.drained();
+  }
+
+  /** Says good-bye to a client, and ends its session. */
+  close(code: number, reason: string): void {
+    this.#end();
+    this.#connection?.close(code, reason);
+  }
+
+  // ---- guest to client ----
+
+  onMessage(src: number, bytes: Uint8Array, offset: number, length: number, serial: number): void {
+    this.#destinations.saw(src);
+    this.#outflow.offer(src, bytes, offset, length, serial);
+  }
+
+  get pendingBytes(): number {
+    return this.#connection?.pendingBytes ?? 0;
+  }
+
+  write(seq: number, src: number, bytes: Uint8Array, offset: number, length: number, serial: number): void {
+    const tail = this.#options.encoder.tail(src, bytes, offset, length, serial, this.#options.encoding);
+    this.#log.push(seq, tail);
+    this.#writeMessage(seq, tail);
+  }
+
+  writeDropped(count: number): void {
+    this.#tell({ type: "dropped", count });
+  }
+
+  notifyDrained(): void {
+    this.#connection?.notifyDrained();
+  }
+
+  hold(): void {
+    this.#port?.hold();
+  }
+
+  release(): void {
+    this.#port?.release();
+  }
+
+  dropped(count: number): void {
+    this.#port?.dropped(count);
+  }
+
+  slow(reason: string): void {
+    this.close(closeCode.slowReader, reason);
+  }
+
+  // ---- client to guest ----
+
+  onFrame(data: Buffer, isBinary: boolean): void {
+    if (isBinary) {
+      this.#fail("bad-frame", "rpmsg.v1.json has text frames only");
+      this.close(closeCode.unsupported, "rpmsg.v1.json has text frames only");
+      return;
+    }
+    const parsed = parseFrame(ClientFrame, data);
+    if ("problem" in parsed) {
+      this.#fail("bad-frame", parsed.problem, parsed.id);
+      return;
+    }
+    const { frame } = parsed;
+    if (frame.type === "ping") this.#tell({ type: "pong" });
+    else this.#send(frame);
+  }
+
+  #send({ id, data, encoding, dst, timeout }: Extract<ClientFrameType, { type: "send" }>): void {
+    const port = this.#port;
+    if (port === undefined) return;
+    const bytes = decodeText(data, encoding);
+    if (bytes === undefined) {
+      this.#fail("bad-frame", `data: not ${encoding}`, id);
+    } else if (dst !== undefined && !this.#destinations.allows(dst, port)) {
+      this.#fail("forbidden", `dst: ${dst} is neither the channel's peer nor a source of its messages`, id);
+    } else if (bytes.length > port.mtu) {
+      this.#fail("too-large", `message of ${bytes.length} bytes, the most is ${port.mtu}`, id);
+    } else {
+      const code = port.send(dst, bytes, 0, bytes.length, id, timeout);
+      if (code === "sent") this.onSent(id);
+      else if (code === "address-invalid") this.#fail("bad-frame", "dst: not an address", id);
+      else if (code !== "queued") this.#fail(code, errorAdvice[code], id);
+      else if (port.pendingBytes >= this.#marks.pause) this.#connection?.pauseReading();
+    }
+  }
+
+  onWritable(): void {
+    this.#connection?.resumeReading();
+  }
+
+  onSent(id: MessageId | undefined): void {
+    if (id !== undefined) this.#tell({ type: "sent", id });
+  }
+
+  onUndelivered(code: UndeliveredCode, id: MessageId | undefined): void {
+    this.#fail(code, errorAdvice[code], id);
+  }
+
+  onUnconfirmed(id: MessageId | undefined): void {
+    this.#fail("guest-gone", "the guest was reset and may not have read this message", id);
+  }
+
+  // ---- state and end ----
+
+  onChanged(): void {
+    const port = this.#port;
+    if (port === undefined) return;
+    const before = this.#state;
+    const states = this.#states(port);
+    if (this.#state === before) return;
+    this.#tell({ type: "state", state: "up", ...states, generation: port.endpoint.generation });
+  }
+
+  onTick(): void {
+    this.#log.prune();
+  }
+
+  onDrained(): void {
+    this.#outflow.drained();
+  }
+
+  onEnd(reason: DownReason): void {
+    const port = this.#port;
+    if (port !== undefined && reason !== "replaced") {
+      const { generation } = port.endpoint;
+      this.#tell({ type: "state", state: "down", reason, ...this.#states(port), generation });
+    }
+    this.close(...endOf[reason]);
+  }
+
+  onClosed(code: number): void {
+    if (this.#ended) return;
+    if (code !== ABNORMAL || !this.#options.resumable) {
+      this.#end();
+      return;
+    }
+    this.#connection = undefined;
+    this.#away = setTimeout(() => this.#end(), this.#options.limits.sessionTimeout).unref();
+    // What waited for the client waits for its return.
+    this.#outflow.drained();
+  }
+
+  #end(): void {
+    if (this.#ended) return;
+    this.#ended = true;
+    clearTimeout(this.#away);
+    this.#outflow.end();
+    this.#port?.close();
+    this.#options.onEnd(this);
+  }
+
+  /** The states, which are those that the client knows from now on. */
+  #states({
+    endpoint,
+  }: ChannelPort<MessageId>): Pick<Extract<ServerFrame, { type: "state" }>, "endpointState" | "guestState"> {
+    const { state: endpointState, guestState } = endpoint;
+    this.#state = `${endpointState} ${guestState}`;
+    return { endpointState, guestState };
+  }
+
+  /** What the client missed; what is not known any more is dropped. */
+  #replay(connection: Connection, after: number): void {
+    const missed = this.#log.after(after);
+    const gap = (missed[0]?.seq ?? this.#outflow.seq + 1) - 1 - after;
+    if (gap > 0) {
+      this.dropped(gap);
+      this.#tell({ type: "dropped", count: gap });
+    }
+    for (const { seq, tail } of missed) {
+      if (connection === this.#connection) this.#writeMessage(seq, tail);
+    }
+  }
+
+  #writeMessage(seq: number, tail: Buffer): void {
+    if (this.#connection?.isOpen === true)
+      this.#connection.writer.text(`{"type":"message","seq":${seq}`, tail);
+  }
+
+  #fail(code: ErrorCode, message: string, id?: MessageId): void {
+    this.#tell({ type: "error", ...(id !== undefined && { id }), code, message });
+  }
+
+  #tell(frame: ServerFrame): void {
+    if (this.#connection === undefined) {
+      if (frame.type !== "pong") this.#missed.push(frame);
+      return;
+    }
+    this.#connection.text(JSON.stringify(frame));
+    // A client that asks and does not read the answers.
+    const { slowReaderBytes } = this.#options.limits;
+    if (!this.#ended && this.pendingBytes > 2 * slowReaderBytes)
+      this.slow("slow reader: too many answers wait");
+  }
+}

@@ -1,0 +1,118 @@
+import type { Limits, MuxServerFrame } from "../../schemas/index.ts";
+import { closeCode, errorAdvice, MuxClientFrame, muxHeader } from "../../schemas/index.ts";
+import { HttpProblem } from "../problem.ts";
+import type { Connection, ConnectionHandler } from "./connection.ts";
+import { parseFrame } from "./frame-parser.ts";
+import type { Multiplexer, OpenChannel } from "./subscription.ts";
+import { Subscription } from "./subscription.ts";
+
+/** Opens what the path of a channel names. */
+export type OpenPath = (path: string) => OpenChannel;
+
+/** `rpmsg.v1.mux`: many endpoints over one connection. Control frames are JSON text, messages are binary frames. */
+export class MuxConnection implements ConnectionHandler, Multiplexer {
+  readonly connection: Connection;
+  readonly #limits: Limits;
+  readonly #open: OpenPath;
+  readonly #subscriptions = new Map<number, Subscription>();
+  #retryScheduled = false;
+
+  /** @param open throws HttpProblem where the path is none that can be opened */
+  constructor(connection: Connection, limits: Limits, open: OpenPath) {
+    this.connection = connection;
+    this.#limits = limits;
+    this.#open = open;
+  }
+
+  /** Guests or endpoints changed: what was down may be up again. */
+  retry(): void {
+    if (this.#retryScheduled) return;
+    this.#retryScheduled = true;
+    // After everything that the change brings with it.
+    setImmediate(() => {
+      this.#retryScheduled = false;
+      for (const subscription of [...this.#subscriptions.values()]) subscription.retry();
+    });
+  }
+
+  onFrame(data: Buffer, isBinary: boolean): void {
+    if (isBinary) {
+      this.#message(data);
+      return;
+    }
+    const parsed = parseFrame(MuxClientFrame, data);
+    if ("problem" in parsed) {
+      this.tell({ type: "error", code: "bad-frame", message: parsed.problem });
+      return;
+    }
+    const { frame } = parsed;
+    if (frame.type === "ping") this.tell({ type: "pong" });
+    else if (frame.type === "subscribe") this.#subscribe(frame);
+    else if (frame.type === "credit") this.#subscription(frame.sub)?.grant(frame.bytes);
+    else this.#subscription(frame.sub)?.unsubscribe();
+  }
+
+  onDrained(): void {
+    for (const subscription of [...this.#subscriptions.values()]) subscription.drained();
+  }
+
+  onTick(): void {}
+
+  onClosed(): void {
+    for (const subscription of this.#subscriptions.values()) subscription.close();
+    this.#subscriptions.clear();
+  }
+
+  forget(sub: number): void {
+    this.#subscriptions.delete(sub);
+  }
+
+  tell(frame: MuxServerFrame): void {
+    this.connection.text(JSON.stringify(frame));
+    // A client that asks and does not read the answers.
+    if (this.connection.pendingBytes <= 2 * this.#limits.slowReaderBytes) return;
+    this.onClosed();
+    this.connection.close(closeCode.slowReader, "slow reader: too many answers wait");
+  }
+
+  #subscribe({ sub, path, credit }: Extract<MuxClientFrame, { type: "subscribe" }>): void {
+    const refuse = (code: "subscription-in-use" | "too-many-subscriptions") =>
+      this.tell({ type: "error", sub, code, message: errorAdvice[code] });
+    if (this.#subscriptions.has(sub)) {
+      refuse("subscription-in-use");
+      return;
+    }
+    if (this.#subscriptions.size >= this.#limits.subscriptions) {
+      refuse("too-many-subscriptions");
+      return;
+    }
+    try {
+      const subscription = new Subscription(this, sub, this.#open(path), this.#limits, credit);
+      this.#subscriptions.set(sub, subscription);
+      subscription.open();
+    } catch (error) {
+      this.#subscriptions.delete(sub);
+      if (!(error instanceof HttpProblem)) throw error;
+      this.tell({ type: "error", sub, code: error.code, message: error.message });
+    }
+  }
+
+  #message(data: Buffer): void {
+    if (data.length < muxHeader.size) {
+      this.tell({ type: "error", code: "bad-frame", message: `want at least ${muxHeader.size} bytes` });
+      return;
+    }
+    const number = data.readUInt32LE(muxHeader.number);
+    const subscription = this.#subscription(data.readUInt32LE(muxHeader.subscription), number);
+    subscription?.send(data.readUInt32LE(muxHeader.address), number, data.subarray(muxHeader.size));
+  }
+
+  #subscription(sub: number, id = 0): Subscription | undefined {
+    const subscription = this.#subscriptions.get(sub);
+    if (subscription === undefined) {
+      const code = "subscription-unknown";
+      this.tell({ type: "error", sub, ...(id !== 0 && { id }), code, message: errorAdvice[code] });
+    }
+    return subscription;
+  }
+}

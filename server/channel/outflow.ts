@@ -1,0 +1,196 @@
+import type { Limits, SlowPolicy } from "../../schemas/index.ts";
+import { MUX_MESSAGE_COST } from "../../schemas/index.ts";
+
+/** Bytes in a socket up to which messages go straight to it where the oldest are to be dropped. */
+const SOCKET_BYTES = 64 * 1024;
+
+/** Messages that are gone before the array is made shorter: a shift for each would move all others. */
+const COMPACT = 1024;
+
+/** Where the messages of one channel go. */
+export interface OutflowSink {
+  /** Bytes that the client has not taken. */
+  readonly pendingBytes: number;
+  write(seq: number, src: number, bytes: Uint8Array, offset: number, length: number, serial: number): void;
+  /** So many messages were dropped before the next one that is written. */
+  writeDropped(count: number): void;
+  /** Calls `drained` when the client has taken what was written. */
+  notifyDrained(): void;
+  /** Leaves the guest's messages with the guest. */
+  hold(): void;
+  release(): void;
+  /** Messages were dropped. */
+  dropped(count: number): void;
+  /** The client is too slow. */
+  slow(reason: string): void;
+}
+
+interface Waiting {
+  seq: number;
+  src: number;
+  bytes: Uint8Array;
+}
+
+/**
+ * The way of the guest's messages to one client, and what happens where it is too slow: past `slowReaderBytes` that
+ * wait it is closed, holds the guest up, or loses its oldest or its newest messages. With credit, no more is written
+ * than was granted; the rest waits here.
+ */
+export class Outflow {
+  /** Messages so far, dropped ones too. */
+  seq = 0;
+  readonly #sink: OutflowSink;
+  readonly #policy: SlowPolicy;
+  readonly #limits: Limits;
+  /** What may be written, in bytes; undefined without a bound. */
+  #credit: number | undefined;
+  /** Waiting messages from `#first` on; what is before it is gone. */
+  #waiting: Waiting[] = [];
+  #first = 0;
+  #waitingBytes = 0;
+  /** Dropped, and not told yet. */
+  #untold = 0;
+  #held: NodeJS.Timeout | undefined;
+  #ended = false;
+
+  constructor(sink: OutflowSink, policy: SlowPolicy, limits: Limits, credit?: number) {
+    this.#sink = sink;
+    this.#policy = policy;
+    this.#limits = limits;
+    this.#credit = credit;
+  }
+
+  /** Takes a message of the guest; `bytes` is valid during the call only. */
+  offer(src: number, bytes: Uint8Array, offset: number, length: number, serial: number): void {
+    if (this.#ended) return;
+    const seq = ++this.seq;
+    const sink = this.#sink;
+    if (this.#count > 0 || !this.#mayWrite(length)) {
+      this.#wait({ seq, src, bytes: new Uint8Array(bytes.subarray(offset, offset + length)) });
+      return;
+    }
+    if (this.#policy === "drop-newest" && sink.pendingBytes + length > this.#limits.slowReaderBytes) {
+      this.#drop();
+      return;
+    }
+    this.#write(seq, src, bytes, offset, length, serial);
+    if (sink.pendingBytes > this.#limits.slowReaderBytes) this.#tooMuch();
+  }
+
+  /** The client has granted so many bytes more. */
+  grant(bytes: number): void {
+    if (this.#credit !== undefined) this.#credit += bytes;
+    this.drained();
+  }
+
+  /** The client has taken something. */
+  drained(): void {
+    if (this.#ended) return;
+    for (let next = this.#waiting[this.#first]; next !== undefined; next = this.#waiting[this.#first]) {
+      const { seq, src, bytes } = next;
+      if (!this.#mayWrite(bytes.length)) break;
+      this.#shift();
+      this.#write(seq, src, bytes, 0, bytes.length, 0);
+    }
+    const { pendingBytes } = this.#sink;
+    if (this.#held !== undefined && this.#waitingBytes + pendingBytes <= this.#limits.slowReaderBytes / 2) {
+      this.#release();
+    }
+    if (this.#count === 0 && pendingBytes < SOCKET_BYTES) this.#tellDropped();
+    if (this.#count > 0 || this.#held !== undefined || this.#untold > 0) this.#awaitDrain();
+  }
+
+  /** Nothing is written any more. */
+  end(): void {
+    this.#ended = true;
+    if (this.#count > 0) this.#sink.dropped(this.#count);
+    this.#waiting = [];
+    this.#first = 0;
+    this.#waitingBytes = 0;
+    this.#release();
+  }
+
+  #mayWrite(length: number): boolean {
+    if (this.#credit !== undefined && this.#credit < MUX_MESSAGE_COST + length) return false;
+    return this.#policy !== "drop-oldest" || this.#sink.pendingBytes < SOCKET_BYTES;
+  }
+
+  #write(seq: number, src: number, bytes: Uint8Array, offset: number, length: number, serial: number): void {
+    if (this.#untold > 0) this.#tellDropped();
+    if (this.#credit !== undefined) this.#credit -= MUX_MESSAGE_COST + length;
+    this.#sink.write(seq, src, bytes, offset, length, serial);
+  }
+
+  #wait(message: Waiting): void {
+    this.#waiting.push(message);
+    this.#waitingBytes += costOf(message.bytes);
+    const most = this.#limits.slowReaderBytes;
+    while (this.#policy === "drop-oldest" && this.#waitingBytes > most) {
+      this.#shift();
+      this.#drop();
+    }
+    if (this.#policy === "drop-newest" && this.#waitingBytes > most) {
+      this.#waiting.pop();
+      this.#waitingBytes -= costOf(message.bytes);
+      this.#drop();
+    }
+    if (this.#waitingBytes + this.#sink.pendingBytes > most) this.#tooMuch();
+    this.#awaitDrain();
+  }
+
+  get #count(): number {
+    return this.#waiting.length - this.#first;
+  }
+
+  /** Takes the oldest message out. */
+  #shift(): void {
+    const { bytes } = this.#waiting[this.#first++] as Waiting;
+    this.#waitingBytes -= costOf(bytes);
+    if (this.#first < COMPACT && this.#count > 0) return;
+    this.#waiting = this.#waiting.slice(this.#first);
+    this.#first = 0;
+  }
+
+  #drop(): void {
+    this.#untold++;
+    this.#sink.dropped(1);
+    this.#awaitDrain();
+  }
+
+  /** Credit comes from the client; everything else waits for the socket. */
+  #awaitDrain(): void {
+    if (this.#credit === undefined || this.#sink.pendingBytes > 0) this.#sink.notifyDrained();
+  }
+
+  #tooMuch(): void {
+    if (this.#policy === "close") {
+      this.#sink.slow(`slow reader: more than ${this.#limits.slowReaderBytes} bytes wait`);
+    } else if (this.#policy === "pause" && this.#held === undefined) {
+      const { pauseTimeout } = this.#limits;
+      this.#sink.hold();
+      this.#held = setTimeout(
+        () => this.#sink.slow(`slow reader: held the guest up for ${pauseTimeout} ms`),
+        pauseTimeout,
+      ).unref();
+      this.#awaitDrain();
+    }
+  }
+
+  #release(): void {
+    if (this.#held === undefined) return;
+    clearTimeout(this.#held);
+    this.#held = undefined;
+    this.#sink.release();
+  }
+
+  #tellDropped(): void {
+    if (this.#untold === 0) return;
+    const count = this.#untold;
+    this.#untold = 0;
+    this.#sink.writeDropped(count);
+  }
+}
+
+function costOf(bytes: Uint8Array): number {
+  return MUX_MESSAGE_COST + bytes.length;
+}

@@ -1,0 +1,134 @@
+import type { DownReason, Limits, SlowPolicy } from "../../schemas/index.ts";
+import { closeCode } from "../../schemas/index.ts";
+import type { ChannelEvents, ChannelPort, UndeliveredCode } from "../endpoint-port.ts";
+import type { Marks } from "./back-pressure.ts";
+import { marksOf } from "./back-pressure.ts";
+import type { Connection, ConnectionHandler } from "./connection.ts";
+import { endOf } from "./connection.ts";
+import type { OutflowSink } from "./outflow.ts";
+import { Outflow } from "./outflow.ts";
+
+/**
+ * `rpmsg.v1.raw`: a binary message is an RPMsg payload, both ways, boundaries kept. A text message is sent as its
+ * UTF-8 bytes. There are no other frames: what goes wrong ends the connection.
+ */
+export class RawChannel implements ChannelEvents<undefined>, ConnectionHandler, OutflowSink {
+  readonly #connection: Connection;
+  readonly #marks: Marks;
+  readonly #outflow: Outflow;
+  #port: ChannelPort<undefined> | undefined;
+
+  constructor(connection: Connection, policy: SlowPolicy, limits: Limits) {
+    this.#connection = connection;
+    this.#marks = marksOf(limits);
+    this.#outflow = new Outflow(this, policy, limits);
+  }
+
+  /** The endpoint is open. */
+  bind(port: ChannelPort<undefined>): void {
+    this.#port = port;
+  }
+
+  // ---- guest to client ----
+
+  onMessage(src: number, bytes: Uint8Array, offset: number, length: number, serial: number): void {
+    if (this.#connection.isOpen) this.#outflow.offer(src, bytes, offset, length, serial);
+    else this.dropped(1);
+  }
+
+  get pendingBytes(): number {
+    return this.#connection.pendingBytes;
+  }
+
+  write(_seq: number, _src: number, bytes: Uint8Array, offset: number, length: number): void {
+    this.#connection.writer.binary(bytes, offset, length);
+  }
+
+  /** There is no frame for it. */
+  writeDropped(): void {}
+
+  notifyDrained(): void {
+    this.#connection.notifyDrained();
+  }
+
+  hold(): void {
+    this.#port?.hold();
+  }
+
+  release(): void {
+    this.#port?.release();
+  }
+
+  dropped(count: number): void {
+    this.#port?.dropped(count);
+  }
+
+  slow(reason: string): void {
+    this.#close(closeCode.slowReader, reason);
+  }
+
+  // ---- client to guest ----
+
+  onFrame(data: Buffer): void {
+    const port = this.#port;
+    if (port === undefined) return;
+    if (data.length > port.mtu) {
+      this.#tooBig(data.length, port.mtu);
+      return;
+    }
+    const code = port.send(undefined, data, 0, data.length);
+    if (code === "sent") return;
+    if (code === "queued") {
+      if (port.pendingBytes >= this.#marks.pause) this.#connection.pauseReading();
+    } else if (code === "too-large") {
+      this.#tooBig(data.length, port.mtu);
+    } else if (code === "queue-full") {
+      this.#close(closeCode.slowReader, "too much waits for the guest");
+    }
+  }
+
+  onWritable(): void {
+    this.#connection.resumeReading();
+  }
+
+  onSent(): void {}
+
+  onUndelivered(code: UndeliveredCode): void {
+    // Of a reset the end is told.
+    if (code === "guest-gone") return;
+    // What waits behind it would come after a gap.
+    this.#port?.abort();
+    this.#close(code === "too-large" ? closeCode.tooBig : closeCode.notDelivered, code);
+  }
+
+  onUnconfirmed(): void {}
+
+  #tooBig(length: number, mtu: number): void {
+    this.#close(closeCode.tooBig, `message of ${length} bytes, the most is ${mtu}`);
+  }
+
+  // ---- the end ----
+
+  onChanged(): void {}
+
+  onTick(): void {}
+
+  onDrained(): void {
+    this.#outflow.drained();
+  }
+
+  onEnd(reason: DownReason): void {
+    this.#close(...endOf[reason]);
+  }
+
+  onClosed(): void {
+    this.#outflow.end();
+    this.#port?.close();
+  }
+
+  #close(code: number, reason: string): void {
+    this.#outflow.end();
+    this.#port?.close();
+    this.#connection.close(code, reason);
+  }
+}

@@ -1,0 +1,255 @@
+import type { DownReason, ErrorCode, Limits, MuxServerFrame, SlowPolicy } from "../../schemas/index.ts";
+import { errorAdvice, MUX_MESSAGE_COST } from "../../schemas/index.ts";
+import { displayName } from "../directory.ts";
+import type { ChannelEvents, ChannelPort, UndeliveredCode } from "../endpoint-port.ts";
+import { HttpProblem } from "../problem.ts";
+import { marksOf } from "./back-pressure.ts";
+import type { Connection } from "./connection.ts";
+import { Destinations } from "./destinations.ts";
+import type { OutflowSink } from "./outflow.ts";
+import { Outflow } from "./outflow.ts";
+
+/** In a frame's header: the endpoint's peer. */
+const PEER = 0xffff_ffff;
+
+/** A way to open an endpoint, now and after every reset. */
+export interface OpenChannel {
+  readonly policy: SlowPolicy;
+  /** The guest's driver runs. */
+  readonly attached: boolean;
+  /** @throws HttpProblem where it cannot be opened */
+  open(events: ChannelEvents<number>): { port: ChannelPort<number>; id: string };
+}
+
+/** What a subscription needs of its connection. */
+export interface Multiplexer {
+  readonly connection: Connection;
+  tell(frame: MuxServerFrame): void;
+  /** A subscription is over. */
+  forget(sub: number): void;
+}
+
+/**
+ * One endpoint of a mux connection. Both directions have credit of their own, in bytes, 16 for each message included,
+ * so that a message that cannot go on holds up no other subscription. It outlives resets.
+ */
+export class Subscription implements ChannelEvents<number>, OutflowSink {
+  readonly #mux: Multiplexer;
+  readonly #sub: number;
+  readonly #way: OpenChannel;
+  readonly #limits: Limits;
+  /** What the client has granted at first; undefined without a bound. */
+  readonly #credit: number | undefined;
+  /** What the client may send at first. */
+  readonly #window: number;
+  #port: ChannelPort<number> | undefined;
+  #outflow: Outflow;
+  #destinations = new Destinations();
+  /** Credit that the client has used and not got back. */
+  #used = 0;
+  #state = "";
+
+  constructor(mux: Multiplexer, sub: number, way: OpenChannel, limits: Limits, credit: number | undefined) {
+    this.#mux = mux;
+    this.#sub = sub;
+    this.#way = way;
+    this.#limits = limits;
+    this.#credit = credit;
+    this.#window = marksOf(limits).pause;
+    this.#outflow = new Outflow(this, way.policy, limits, credit);
+  }
+
+  /**
+   * @param again it was down
+   * @throws HttpProblem where it cannot be opened
+   */
+  open(again = false): void {
+    const { port, id } = this.#way.open(this);
+    this.#port = port;
+    this.#used = 0;
+    const { endpoint } = port;
+    const { guest, generation } = endpoint;
+    const states = this.#states(port);
+    if (again) this.#mux.tell({ type: "state", sub: this.#sub, state: "up", ...states, generation });
+    this.#mux.tell({
+      type: "subscribed",
+      sub: this.#sub,
+      guest,
+      endpoint: displayName(endpoint.name),
+      id,
+      local: port.local,
+      ...states,
+      generation,
+      mtu: port.mtu,
+      credit: this.#window,
+    });
+  }
+
+  /** Opens it again where it is down and can be had. */
+  retry(): void {
+    if (this.#port !== undefined || !this.#way.attached) return;
+    this.#outflow = new Outflow(this, this.#way.policy, this.#limits, this.#credit);
+    this.#destinations = new Destinations();
+    try {
+      this.open(true);
+    } catch (error) {
+      if (!(error instanceof HttpProblem)) throw error;
+    }
+  }
+
+  /** The client wants no more of it. */
+  unsubscribe(): void {
+    this.close();
+    this.#mux.forget(this.#sub);
+    this.#mux.tell({ type: "unsubscribed", sub: this.#sub });
+  }
+
+  close(): void {
+    this.#outflow.end();
+    const port = this.#port;
+    this.#port = undefined;
+    port?.close();
+  }
+
+  // ---- guest to client ----
+
+  onMessage(src: number, bytes: Uint8Array, offset: number, length: number, serial: number): void {
+    this.#destinations.saw(src);
+    this.#outflow.offer(src, bytes, offset, length, serial);
+  }
+
+  get pendingBytes(): number {
+    return this.#mux.connection.pendingBytes;
+  }
+
+  write(seq: number, src: number, bytes: Uint8Array, offset: number, length: number): void {
+    const { connection } = this.#mux;
+    if (!connection.isOpen) return;
+    connection.writer.words(this.#sub, src, ((seq - 1) % PEER) + 1, bytes, offset, length);
+  }
+
+  writeDropped(count: number): void {
+    this.#mux.tell({ type: "dropped", sub: this.#sub, count });
+  }
+
+  notifyDrained(): void {
+    this.#mux.connection.notifyDrained();
+  }
+
+  hold(): void {
+    this.#port?.hold();
+  }
+
+  release(): void {
+    this.#port?.release();
+  }
+
+  dropped(count: number): void {
+    this.#port?.dropped(count);
+  }
+
+  slow(): void {
+    this.#over("slow-reader");
+  }
+
+  drained(): void {
+    this.#outflow.drained();
+  }
+
+  grant(bytes: number): void {
+    this.#outflow.grant(bytes);
+  }
+
+  // ---- client to guest ----
+
+  send(address: number, number: number, bytes: Buffer): void {
+    const port = this.#port;
+    const id = number === 0 ? undefined : number;
+    const dst = address === PEER ? undefined : address;
+    const cost = MUX_MESSAGE_COST + bytes.length;
+    if (port === undefined) {
+      this.#fail("guest-gone", "the subscription is down", id);
+    } else if (dst !== undefined && !this.#destinations.allows(dst, port)) {
+      this.#fail("forbidden", `${dst} is neither the channel's peer nor a source of its messages`, id);
+    } else if (bytes.length > port.mtu) {
+      this.#fail("too-large", `message of ${bytes.length} bytes, the most is ${port.mtu}`, id);
+    } else if (this.#used > 0 && this.#used + cost > this.#window) {
+      this.#fail("queue-full", `no credit is left for ${cost} bytes`, id);
+    } else {
+      const code = port.send(dst, bytes, 0, bytes.length, id);
+      if (code === "sent") this.onSent(id);
+      else if (code === "address-invalid") this.#fail("bad-frame", "not an address", id);
+      else if (code !== "queued") this.#fail(code, errorAdvice[code], id);
+      if (code === "sent" || code === "queued") this.#used += cost;
+      this.#giveCredit(port);
+    }
+  }
+
+  onWritable(): void {
+    if (this.#port !== undefined) this.#giveCredit(this.#port);
+  }
+
+  onSent(id: number | undefined): void {
+    if (id !== undefined) this.#mux.tell({ type: "sent", sub: this.#sub, id });
+  }
+
+  onUndelivered(code: UndeliveredCode, id: number | undefined): void {
+    this.#fail(code, errorAdvice[code], id);
+  }
+
+  onUnconfirmed(id: number | undefined): void {
+    this.#fail("guest-gone", "the guest was reset and may not have read this message", id);
+  }
+
+  /** Gives back what no waiting message needs, in large pieces. */
+  #giveCredit(port: ChannelPort<number>): void {
+    const free = this.#used - port.pendingBytes;
+    if (free < this.#window / 4) return;
+    this.#used -= free;
+    this.#mux.tell({ type: "credit", sub: this.#sub, bytes: free });
+  }
+
+  // ---- state and end ----
+
+  onChanged(): void {
+    const port = this.#port;
+    if (port === undefined) return;
+    const before = this.#state;
+    const states = this.#states(port);
+    if (this.#state === before) return;
+    const { generation } = port.endpoint;
+    this.#mux.tell({ type: "state", sub: this.#sub, state: "up", ...states, generation });
+  }
+
+  onEnd(reason: DownReason): void {
+    const port = this.#port;
+    if (port === undefined) return;
+    if (reason === "replaced") {
+      this.#over("replaced");
+      return;
+    }
+    const { generation } = port.endpoint;
+    const states = this.#states(port);
+    this.close();
+    this.#mux.tell({ type: "state", sub: this.#sub, state: "down", reason, ...states, generation });
+  }
+
+  #states({ endpoint }: ChannelPort<number>): {
+    endpointState: typeof endpoint.state;
+    guestState: typeof endpoint.guestState;
+  } {
+    const { state: endpointState, guestState } = endpoint;
+    this.#state = `${endpointState} ${guestState}`;
+    return { endpointState, guestState };
+  }
+
+  #fail(code: ErrorCode, message: string, id: number | undefined): void {
+    this.#mux.tell({ type: "error", sub: this.#sub, ...(id !== undefined && { id }), code, message });
+  }
+
+  #over(code: ErrorCode): void {
+    this.close();
+    this.#mux.forget(this.#sub);
+    this.#mux.tell({ type: "unsubscribed", sub: this.#sub, code });
+  }
+}

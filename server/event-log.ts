@@ -1,0 +1,90 @@
+import type { EventData, EventName } from "../schemas/index.ts";
+
+/** Events that a reader who was away may have missed and still gets. */
+const KEPT = 4096;
+/** Milliseconds between two looks at what changed: whoever changes all the time is told so often. */
+const PERIOD = 20;
+
+/** One event, as `/api/v1/events` sends it. */
+export interface LoggedEvent {
+  /** `{instance}:{number}` */
+  readonly id: string;
+  readonly name: EventName;
+  /** JSON */
+  readonly data: string;
+}
+
+/**
+ * What happens to guests and endpoints, in order, for those who watch. Changes of one thing that come close together
+ * are told once, as it is then.
+ */
+export class EventLog {
+  readonly instance: string;
+  #events: LoggedEvent[] = [];
+  #last = 0;
+  readonly #listeners = new Set<(event: LoggedEvent) => void>();
+  /** What changed and was not told yet. */
+  readonly #changed = new Map<object, () => EventData>();
+  #timer: NodeJS.Timeout | NodeJS.Immediate | undefined;
+  #toldAt = Number.NEGATIVE_INFINITY;
+
+  constructor(instance: string) {
+    this.instance = instance;
+  }
+
+  /** Id of the latest event. */
+  get latest(): string {
+    return `${this.instance}:${this.#last}`;
+  }
+
+  publish<Name extends EventName>(name: Name, data: EventData<Name>): void {
+    const event = { id: `${this.instance}:${++this.#last}`, name, data: JSON.stringify(data) };
+    this.#events.push(event);
+    if (this.#events.length >= 2 * KEPT) this.#events = this.#events.slice(-KEPT);
+    for (const listener of this.#listeners) listener(event);
+  }
+
+  /** An endpoint changed: it is told soon, as it is then. */
+  endpointChanged(endpoint: object, describe: () => EventData<"endpoint">): void {
+    this.#changed.set(endpoint, describe);
+    if (this.#timer !== undefined) return;
+    const wait = this.#toldAt + PERIOD - performance.now();
+    this.#timer = wait > 0 ? setTimeout(() => this.flush(), wait).unref() : setImmediate(() => this.flush());
+  }
+
+  /** An endpoint is gone: what changed of it before does not matter. */
+  forget(endpoint: object): void {
+    this.#changed.delete(endpoint);
+  }
+
+  /** Tells what changed, before something else is told. */
+  flush(): void {
+    if (this.#timer === undefined) return;
+    clearTimeout(this.#timer as NodeJS.Timeout);
+    clearImmediate(this.#timer as NodeJS.Immediate);
+    this.#timer = undefined;
+    this.#toldAt = performance.now();
+    const changed = [...this.#changed.values()];
+    this.#changed.clear();
+    for (const describe of changed) this.publish("endpoint", describe() as EventData<"endpoint">);
+  }
+
+  /**
+   * The events after one.
+   * @returns undefined where they are not known any more, or the event is none of this bridge
+   */
+  since(id: string): LoggedEvent[] | undefined {
+    const number = id.startsWith(`${this.instance}:`)
+      ? Number(id.slice(this.instance.length + 1))
+      : Number.NaN;
+    const missed = this.#last - number;
+    if (!Number.isInteger(number) || missed < 0 || missed > this.#events.length) return undefined;
+    return missed === 0 ? [] : this.#events.slice(-missed);
+  }
+
+  /** @returns ends the subscription */
+  subscribe(listener: (event: LoggedEvent) => void): () => void {
+    this.#listeners.add(listener);
+    return () => this.#listeners.delete(listener);
+  }
+}

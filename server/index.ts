@@ -1,0 +1,68 @@
+/** The bridge as a part of another program, such as a test. */
+import type { Logger } from "pino";
+import { pino } from "pino";
+import type { ConfigInput } from "../schemas/index.ts";
+import { buildApp } from "./app.ts";
+import { Bridge } from "./bridge.ts";
+import { checkConfig } from "./config/check-config.ts";
+import { parseListen } from "./config/flags.ts";
+import type { EmulatedGuest } from "./guests/emulated.ts";
+import { httpUrl } from "./http-url.ts";
+
+export { ConfigError } from "./config/config-error.ts";
+export type { ConfigInput };
+
+export interface StartOptions {
+  /** Emulated guests of this program, by name; what the configuration says of a guest of that name goes for it too. */
+  guests?: Readonly<Record<string, EmulatedGuest>>;
+  /** Where to log. Without it nothing is logged, or with `logLevel` in the configuration on standard error. */
+  log?: Logger;
+}
+
+export interface RunningBridge {
+  /** `http://127.0.0.1:8080`, or `unix:PATH`. */
+  readonly url: string;
+  /**
+   * Ends in good order, as `rpmsg-bridge serve` on SIGTERM: clients are closed with 1001, what they have sent is
+   * delivered, within `limits.drainTimeout`; then the guests are let go.
+   */
+  close(): Promise<void>;
+}
+
+/**
+ * Starts a bridge in this process. It takes the configuration of the file, as an object; without any guest there is the
+ * emulated guest `demo`. No signal is handled.
+ * @returns when it listens, and what emulated guests announce at their start is listed
+ * @throws ConfigError that names the key; SystemError, or an error with a code as EADDRINUSE: it cannot listen
+ */
+export async function startBridge(
+  input: ConfigInput = {},
+  options: StartOptions = {},
+): Promise<RunningBridge> {
+  const given = new Map(Object.entries(options.guests ?? {}));
+  const guests: Record<string, unknown> = { ...input.guests };
+  for (const name of given.keys()) guests[name] ??= { kind: "emulated" };
+  if (Object.keys(guests).length === 0) guests["demo"] = { kind: "emulated" };
+  const config = checkConfig({ ...input, guests });
+  const address = parseListen(config.listen);
+  const level = input.logLevel ?? "silent";
+  const bridge = new Bridge(config, options.log ?? pino({ level, base: null }, pino.destination(2)), given);
+  const app = buildApp(bridge);
+  try {
+    await bridge.start();
+    await app.listen(address);
+  } catch (error) {
+    bridge.close();
+    await app.close();
+    throw error;
+  }
+  const bound = app.server.address();
+  let closed: Promise<void> | undefined;
+  return {
+    url: typeof bound === "object" && bound !== null ? httpUrl(bound) : config.listen,
+    close() {
+      closed ??= bridge.drain().then(() => app.close());
+      return closed;
+    },
+  };
+}

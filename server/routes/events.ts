@@ -1,0 +1,63 @@
+import type { ServerResponse } from "node:http";
+import type { FastifyPluginAsyncZod } from "fastify-type-provider-zod";
+import { z } from "zod";
+import type { EventData, EventName } from "../../schemas/index.ts";
+import type { Bridge } from "../bridge.ts";
+
+/** Milliseconds between comments that keep a connection alive. */
+const KEEP_ALIVE = 15_000;
+/** Bytes that may wait for a client that does not read, before its connection ends. */
+const MOST_PENDING = 4 * 1024 * 1024;
+
+/** Server-sent events: the current state, then what happens to it. */
+export function eventRoutes(bridge: Bridge): FastifyPluginAsyncZod {
+  return async (app) => {
+    app.route({
+      method: "GET",
+      url: "/events",
+      schema: {
+        summary: "Events of guests and endpoints",
+        description:
+          "Server-sent events: first every `guest` and `endpoint`, then `ready`, then changes as `guest`, `endpoint` " +
+          "and `endpoint-removed`. With `Last-Event-ID`, what was missed, as far as it is known.",
+        tags: ["events"],
+        headers: z.object({ "last-event-id": z.string().optional() }),
+        produces: ["text/event-stream"],
+      },
+      handler: (request, reply) => {
+        reply.hijack();
+        stream(bridge, reply.raw, request.headers["last-event-id"]);
+      },
+    });
+  };
+}
+
+function stream(bridge: Bridge, response: ServerResponse, lastId: string | undefined): void {
+  response.writeHead(200, {
+    "content-type": "text/event-stream",
+    "cache-control": "no-store",
+    // Proxies that collect answers are asked not to.
+    "x-accel-buffering": "no",
+  });
+  const { events } = bridge;
+  const write = (name: EventName, data: string, id?: string) => {
+    response.write(`event: ${name}\n${id === undefined ? "" : `id: ${id}\n`}data: ${data}\n\n`);
+    if (response.writableLength > MOST_PENDING) response.destroy();
+  };
+  events.flush();
+  const missed = lastId === undefined ? undefined : events.since(lastId);
+  if (missed === undefined) {
+    for (const guest of bridge.guests()) write("guest", JSON.stringify(guest));
+    for (const endpoint of bridge.list({}).endpoints) write("endpoint", JSON.stringify(endpoint));
+  } else {
+    for (const { name, data, id } of missed) write(name, data, id);
+  }
+  const ready: EventData<"ready"> = { instance: bridge.instance };
+  write("ready", JSON.stringify(ready), events.latest);
+  const unsubscribe = events.subscribe(({ name, data, id }) => write(name, data, id));
+  const alive = setInterval(() => response.write(": alive\n\n"), KEEP_ALIVE).unref();
+  response.once("close", () => {
+    clearInterval(alive);
+    unsubscribe();
+  });
+}

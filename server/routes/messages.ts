@@ -1,0 +1,106 @@
+import type { FastifyPluginAsyncZod } from "fastify-type-provider-zod";
+import { z } from "zod";
+import type { Encoding } from "../../schemas/index.ts";
+import { MessageQuery, MessageReply, MessageSend, MessageSent, Problem } from "../../schemas/index.ts";
+import type { Bridge } from "../bridge.ts";
+import { decodeText, encodeText } from "../channel/message-encoder.ts";
+import { OneMessage } from "../channel/one-message.ts";
+import { HttpProblem } from "../problem.ts";
+
+const Params = z.object({ guest: z.string(), id: z.string() });
+const BYTES = "application/octet-stream";
+const Bytes = z.instanceof(Buffer);
+
+/** Single messages, without a WebSocket. */
+export function messageRoutes(bridge: Bridge): FastifyPluginAsyncZod {
+  return async (app) => {
+    app.addContentTypeParser(BYTES, { parseAs: "buffer" }, async (_request: unknown, body: Buffer) => body);
+
+    app.route({
+      method: "POST",
+      url: "/guests/:guest/endpoints/:id/messages",
+      schema: {
+        summary: "Sends one message",
+        description:
+          "202 when it is in the guest's response queue; with `wait`, 200 and the first message that comes back, as " +
+          "JSON or, where only that is accepted, as bytes.",
+        tags: ["messages"],
+        params: Params,
+        querystring: MessageQuery,
+        body: {
+          content: { "application/json": { schema: MessageSend }, [BYTES]: { schema: Bytes } },
+        },
+        response: {
+          200: MessageReply,
+          202: MessageSent,
+          400: Problem,
+          404: Problem,
+          409: Problem,
+          410: Problem,
+          413: Problem,
+          415: Problem,
+          503: Problem,
+          504: Problem,
+        },
+      },
+      handler: async (request, reply) => {
+        const { guest, id } = request.params;
+        const endpoint = bridge.endpoint(guest, id);
+        const { bytes, timeout, wait, local } = messageOf(request.body, request.query);
+        const message = new OneMessage();
+        // A local address that is named may be shared with channels.
+        const access = local === undefined ? {} : { local, share: "shared" as const };
+        const port = bridge.channels.open(endpoint, access, message);
+        request.raw.once("close", () => {
+          if (!reply.raw.writableEnded) message.close();
+        });
+        try {
+          message.send(port, bytes, timeout);
+          await message.sent;
+          if (wait === undefined) {
+            reply.code(202);
+            return { result: "sent" as const };
+          }
+          const answer = await message.replyWithin(wait);
+          if (request.headers.accept === BYTES) {
+            reply.type(BYTES);
+            // Schemas have no word for bytes.
+            return answer.bytes as never;
+          }
+          return { src: answer.src, ...encodeText(answer.bytes, encodingOf(request.body)) };
+        } finally {
+          message.close();
+        }
+      },
+    });
+  };
+}
+
+interface Message {
+  bytes: Buffer;
+  timeout: number | undefined;
+  wait: number | undefined;
+  local: number | undefined;
+}
+
+function messageOf(body: unknown, query: z.infer<typeof MessageQuery>): Message {
+  if (Buffer.isBuffer(body)) {
+    return { bytes: body, timeout: query.timeout, wait: query.wait, local: query.local };
+  }
+  const { data, encoding, timeout, wait, local } = body as z.infer<typeof MessageSend>;
+  const bytes = decodeText(data, encoding);
+  if (bytes === undefined) throw new HttpProblem("bad-request", `body: data: not ${encoding}`);
+  return {
+    bytes,
+    timeout: timeout ?? query.timeout,
+    wait: wait ?? query.wait,
+    local: local ?? query.local,
+  };
+}
+
+/** A message in hexadecimal digits is answered in hexadecimal digits; else as the bytes allow. */
+function encodingOf(body: unknown): Encoding | undefined {
+  if (Buffer.isBuffer(body)) return undefined;
+  const { encoding } = body as z.infer<typeof MessageSend>;
+  return encoding === "utf8" ? undefined : encoding;
+}
