@@ -68,7 +68,7 @@ export class Watch implements AsyncIterable<Change> {
         connected = true;
         failures = 0;
         since = performance.now();
-        const seen = new Seen();
+        const seen: Seen = { guests: new Set(), endpoints: new Set(), complete: false };
         for await (const event of serverSentEvents(body, silence)) {
           if (event.id !== "") id = event.id;
           yield* this.#apply(event, seen);
@@ -77,7 +77,7 @@ export class Watch implements AsyncIterable<Change> {
         if (aborted(signal)) return;
         failures++;
         const goesOn = connected || initial;
-        if (reconnect === false || !goesOn || failures >= attempts) throw error;
+        if (reconnect === false || !goesOn || failures >= attempts) throw asRpmsgError(error);
       }
       if (since !== undefined) backoff.lasted(performance.now() - since);
       if (reconnect === false) return;
@@ -90,12 +90,14 @@ export class Watch implements AsyncIterable<Change> {
     if (event === "guest" && isText(value["name"])) {
       const guest = value as unknown as Guest;
       this.#guests.set(guest.name, guest);
-      seen.add(guest.name, id);
+      seen.guests.add(guest.name);
+      seen.complete ||= id === "";
       yield { type: "guest", guest };
     } else if (event === "endpoint" && isText(value["id"])) {
       const endpoint = value as unknown as Endpoint;
       this.#endpoints.set(endpoint.id, endpoint);
-      seen.add(endpoint.id, id);
+      seen.endpoints.add(endpoint.id);
+      seen.complete ||= id === "";
       yield { type: "endpoint", endpoint };
     } else if (event === "endpoint-removed" && isText(value["id"])) {
       this.#endpoints.delete(value["id"]);
@@ -111,10 +113,10 @@ export class Watch implements AsyncIterable<Change> {
   /** What went while the connection was broken. */
   *#prune(seen: Seen): Generator<Change, void, undefined> {
     for (const name of [...this.#guests.keys()]) {
-      if (!seen.names.has(name)) this.#guests.delete(name);
+      if (!seen.guests.has(name)) this.#guests.delete(name);
     }
     for (const { id, guest, name, generation } of [...this.#endpoints.values()]) {
-      if (seen.names.has(id)) continue;
+      if (seen.endpoints.has(id)) continue;
       this.#endpoints.delete(id);
       yield { type: "endpoint-removed", id, guest, name, generation };
     }
@@ -122,16 +124,13 @@ export class Watch implements AsyncIterable<Change> {
 }
 
 /** What came on a connection before it was ready. */
-class Seen {
-  /** Names of guests and ids of endpoints. */
-  readonly names = new Set<string>();
+interface Seen {
+  /** Names. */
+  readonly guests: Set<string>;
+  /** Ids. */
+  readonly endpoints: Set<string>;
   /** It is the whole state, not what was missed: only changes have ids. */
-  complete = false;
-
-  add(name: string, id: string): void {
-    this.names.add(name);
-    if (id === "") this.complete = true;
-  }
+  complete: boolean;
 }
 
 /**
@@ -145,6 +144,13 @@ export function watch(target: string | URL, options: WatchOptions = {}): Watch {
 
 function aborted(signal: AbortSignal | undefined): boolean {
   return signal?.aborted === true;
+}
+
+function asRpmsgError(error: unknown): RpmsgError {
+  if (error instanceof RpmsgError) return error;
+  return new RpmsgError("connection-lost", `the connection was lost: ${(error as Error).message}`, {
+    cause: error,
+  });
 }
 
 function parse(data: string): Record<string, unknown> {

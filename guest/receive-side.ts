@@ -20,10 +20,16 @@ export interface ReceiveOptions {
   again: () => void;
 }
 
-/** A received message that waits for its time in its buffer. */
-interface LateMessage {
-  head: number;
+/** A received message in its buffer. */
+interface Received {
+  /** Guest-physical address of the buffer: descriptors are used again meanwhile. */
+  address: number;
+  /** Bytes that the device wrote. */
   written: number;
+}
+
+/** One that waits for its time. */
+interface LateMessage extends Received {
   /** When it arrived. */
   at: number;
 }
@@ -38,8 +44,8 @@ export class ReceiveSide {
   /** Guest-physical address of the buffer at a descriptor that is out. */
   readonly #address: Float64Array;
   /** The message that could not be delivered yet. */
-  #current: { head: number; written: number } | undefined;
-  readonly #currentStore = { head: 0, written: 0 };
+  #current: Received | undefined;
+  readonly #currentStore: Received = { address: 0, written: 0 };
   /** With a delay: messages whose time has not come, oldest first. */
   readonly #late: LateMessage[] = [];
   #timer: NodeJS.Timeout | undefined;
@@ -78,10 +84,10 @@ export class ReceiveSide {
           queue.wantCalls(false);
         }
         current = this.#currentStore;
-        current.head = head;
+        current.address = this.#address[head] as number;
         current.written = queue.usedLength;
       }
-      const result = this.#read(this.#address[current.head] as number, current.written);
+      const result = this.#read(current.address, current.written);
       if (this.#stopped) return;
       if (result === "later") {
         // As a reader that sleeps in its answer: nothing more is taken until a transmit buffer is back.
@@ -94,7 +100,7 @@ export class ReceiveSide {
         queue.wantCalls(true);
         return;
       }
-      this.#refill(current.head);
+      this.#refill(current.address);
     }
     this.#options.again();
   }
@@ -130,7 +136,7 @@ export class ReceiveSide {
         head = queue.popUsed();
         if (head === -1) break;
       }
-      late.push({ head, written: queue.usedLength, at: now });
+      late.push({ address: this.#address[head] as number, written: queue.usedLength, at: now });
     }
     clearTimeout(this.#timer);
     for (let first = late[0]; first !== undefined; first = late[0]) {
@@ -139,10 +145,10 @@ export class ReceiveSide {
         this.#timer = setTimeout(() => this.#options.again(), Math.ceil(rest)).unref();
         return;
       }
-      const result = this.#read(this.#address[first.head] as number, first.written);
+      const result = this.#read(first.address, first.written);
       if (this.#stopped || result === "later") return;
       late.shift();
-      if (result === "taken") this.#refill(first.head);
+      if (result === "taken") this.#refill(first.address);
     }
   }
 
@@ -161,8 +167,7 @@ export class ReceiveSide {
   }
 
   /** The message is done with: its buffer is for the next one. */
-  #refill(head: number): void {
-    const address = this.#address[head] as number;
+  #refill(address: number): void {
     if (this.#faults.neverRefill) this.#kept.push(address);
     else this.#post(address);
   }

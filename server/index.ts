@@ -5,12 +5,12 @@ import type { ConfigInput } from "../schemas/index.ts";
 import { buildApp } from "./app.ts";
 import { Bridge } from "./bridge.ts";
 import { checkConfig } from "./config/check-config.ts";
+import { ConfigError } from "./config/config-error.ts";
 import { parseListen } from "./config/flags.ts";
-import type { EmulatedGuest } from "./guests/emulated.ts";
+import type { EmulatedGuest } from "./guests/open-guest.ts";
 import { httpUrl } from "./http-url.ts";
 
-export { ConfigError } from "./config/config-error.ts";
-export type { ConfigInput };
+export { ConfigError, type ConfigInput };
 
 export interface StartOptions {
   /** Emulated guests of this program, by name; what the configuration says of a guest of that name goes for it too. */
@@ -44,6 +44,10 @@ export async function startBridge(
   for (const name of given.keys()) guests[name] ??= { kind: "emulated" };
   if (Object.keys(guests).length === 0) guests["demo"] = { kind: "emulated" };
   const config = checkConfig({ ...input, guests });
+  for (const name of given.keys()) {
+    if (config.guests[name]?.kind === "emulated") continue;
+    throw new ConfigError(`guests.${name}.kind`, "an emulated guest is given for it");
+  }
   const address = parseListen(config.listen);
   const level = input.logLevel ?? "silent";
   const bridge = new Bridge(config, options.log ?? pino({ level, base: null }, pino.destination(2)), given);

@@ -98,9 +98,9 @@ export class Connection {
     });
   }
 
-  /** Does not read the client's messages until `resumeReading`: TCP holds it up. */
+  /** Does not read the client's messages until `resumeReading`: TCP holds it up, on a drain too. */
   pauseReading(): void {
-    if (this.#paused || !this.isOpen) return;
+    if (this.#paused) return;
     this.#paused = true;
     this.#socket?.pause();
   }

@@ -21,8 +21,9 @@ export async function connect(reference: string, flags: ConnectFlags): Promise<v
   const channel = await Channel.open(reference, flags, encoding);
   const raw = flags.raw ?? (stdin.isTTY && !hex && !json && channel.hello.endpoint.endsWith("tty"));
   try {
-    const talk = raw ? talkInKeys(channel) : json ? talkInFrames(channel) : talkInLines(channel, { hex });
-    await Promise.all([channel.closed, talk]);
+    await (raw ? talkInKeys(channel) : json ? talkInFrames(channel) : talkInLines(channel, { hex }));
+    // Not before the terminal is as it was: the end is told there.
+    await channel.closed;
   } finally {
     stdin.destroy();
     await channel.end();

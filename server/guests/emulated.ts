@@ -3,7 +3,6 @@ import type { EmulatedGuest } from "../../guest/index.ts";
 import type { Attachment, GuestLink } from "./attachment.ts";
 
 export { loadEmulatedGuest } from "./load-guest.ts";
-export type { EmulatedGuest };
 
 /** An emulated guest in this process. */
 export function emulatedLink(guest: EmulatedGuest, attachment: Attachment): GuestLink {

@@ -156,7 +156,7 @@ describe("an abort", () => {
     peer.sent((await peer.nextSend()).id);
     await result;
     abort.abort(reason);
-    await result;
+    await expect(result).resolves.toBeUndefined();
   });
 });
 

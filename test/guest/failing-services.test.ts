@@ -49,7 +49,7 @@ test("a message that is too long, where the profile refuses it", async () => {
   const { host, errors } = await boot(
     {
       services: {
-        long: ({ send }) => ({ onMessage: (src) => send(src, new Uint8Array(497)) }),
+        long: (context) => ({ onMessage: (src) => context.send(src, new Uint8Array(497)) }),
         echo,
       },
     },

@@ -62,7 +62,7 @@ describe("a reset ends every client with 4001", () => {
     await first.vm.pause();
     const client = await running.connect("/ws/v1/vm/rpmsg-raw");
     client.send("for the old guest");
-    await running.endpoint("rpmsg-raw", (each) => each.counters.messagesToGuest === 1);
+    await running.endpoint("rpmsg-raw", (each) => each.counters.accepted === 1);
     first.vm.close();
     expect((await client.closed).code).toBe(4001);
     const second = new Valve(true);
@@ -105,7 +105,7 @@ test("a message that is too long is refused while the guest is paused, too", asy
   await vm.pause();
   client.send(Buffer.alloc(497));
   expect((await client.closed).code).toBe(1009);
-  expect((await running.endpoint("sink")).counters.messagesToGuest).toBe(0);
+  expect((await running.endpoint("sink")).counters.accepted).toBe(0);
 });
 
 test("a withdrawal ends the clients of that endpoint with 4002, and only those", async () => {
@@ -145,7 +145,7 @@ test("a pause keeps clients, addresses and endpoints, and what was sent meanwhil
     expect(await running.guest("vm")).toMatchObject({ state: "suspended", generation: 1 });
     for (const client of clients) for (let i = 0; i < 300; i++) client.send(`${round}: ${i}`);
     const sent = async () =>
-      (await running.endpoint("echo")).counters.messagesToGuest === 300 * (round + 1) ? true : undefined;
+      (await running.endpoint("echo")).counters.accepted === 300 * (round + 1) ? true : undefined;
     await eventually("the bridge has them", sent);
     // Longer than a message may wait.
     const until = performance.now() + 100;
@@ -174,7 +174,7 @@ describe("before the first attachment", () => {
     const client = await running.connect("/ws/v1/vm/echo");
     const messages = Array.from({ length: 300 }, (_, i) => `early ${i}`);
     for (const message of messages) client.send(message);
-    await running.endpoint("echo", (each) => each.counters.messagesToGuest === 300);
+    await running.endpoint("echo", (each) => each.counters.accepted === 300);
     await running.attach({ services: { tty: new Valve().factory } });
     // First what the guest says by itself, then the answers.
     expect(await client.text()).toBe("");
@@ -196,7 +196,7 @@ describe("before the first attachment", () => {
     const running = await vhostBridge({ limits: { sendTimeout: 300 } }, RAW);
     const client = await running.connect("/ws/v1/vm/rpmsg-raw");
     client.send("first");
-    await running.endpoint("rpmsg-raw", (each) => each.counters.messagesToGuest === 1);
+    await running.endpoint("rpmsg-raw", (each) => each.counters.accepted === 1);
     // Younger than the first, when that is given up.
     client.send("second");
     expect(await client.closed).toEqual({ code: 4004, reason: "no-peer" });

@@ -31,7 +31,7 @@ describe("a drain", () => {
     for (const [i, client] of clients.entries()) {
       for (let n = 0; n < 500; n++) client.send(`${i}: ${n}`);
     }
-    await running.endpoint("valve", (each) => each.counters.messagesToGuest === 1000);
+    await running.endpoint("valve", (each) => each.counters.accepted === 1000);
     const draining = running.bridge.drain();
     for (const client of clients) expect((await client.closed).code).toBe(1001);
     valve.release(attached);
@@ -60,7 +60,7 @@ describe("a drain", () => {
     const client = await running.connect("/ws/v1/vm/echo");
     await attached.vm.pause();
     for (let n = 0; n < 200; n++) client.send(`${n}`);
-    await running.endpoint("echo", (each) => each.counters.messagesToGuest === 200);
+    await running.endpoint("echo", (each) => each.counters.accepted === 200);
     await attached.vm.resume();
     await running.bridge.drain();
     expect(running.bridge.guest("vm").counters.messagesToGuest).toBe(200);
@@ -73,7 +73,7 @@ describe("a drain", () => {
     await running.endpoint("valve");
     const client = await running.connect("/ws/v1/vm/valve");
     for (let n = 0; n < 20_000; n++) client.send(`message ${n}`.padEnd(100));
-    await running.endpoint("valve", (each) => each.counters.bytesToGuest > 65_536);
+    await running.endpoint("valve", (each) => each.counters.accepted > 565);
     const drained = running.bridge.drain();
     // The guest is slower than the client, and comes round to reading in the midst of the drain.
     await eventually("the end is told", () =>
@@ -95,7 +95,7 @@ describe("a drain", () => {
     await running.endpoint("valve");
     const client = await RawClient.open(running.url, "/ws/v1/vm/valve");
     for (let n = 0; n < 100; n++) client.send(opcode.binary, Buffer.from(`${n}`));
-    await running.endpoint("valve", (each) => each.counters.messagesToGuest === 100);
+    await running.endpoint("valve", (each) => each.counters.accepted === 100);
     const started = performance.now();
     await running.bridge.drain();
     const took = performance.now() - started;
@@ -109,7 +109,7 @@ describe("a drain", () => {
     const running = await vhostBridge({}, { endpoints: [{ name: "raw" }] });
     const client = await running.connect("/ws/v1/vm/raw");
     client.send("to nobody");
-    await running.endpoint("raw", (each) => each.counters.messagesToGuest === 1);
+    await running.endpoint("raw", (each) => each.counters.accepted === 1);
     const started = performance.now();
     await running.bridge.drain();
     expect(performance.now() - started).toBeLessThan(1500);

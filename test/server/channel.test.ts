@@ -11,12 +11,16 @@ test("messages of 1 to 496 bytes come back unchanged, one for one and in order",
   for (const message of sent) expect((await client.next()).equals(message)).toBe(true);
   const total = (496 * 497) / 2;
   expect((await endpoint("echo")).counters).toEqual({
+    accepted: 496,
     messagesToGuest: 496,
     bytesToGuest: total,
+    undelivered: 0,
+    unconfirmed: 0,
     messagesFromGuest: 496,
     bytesFromGuest: total,
     noClient: 0,
-    undelivered: 0,
+    messagesToClients: 496,
+    dropped: 0,
   });
 });
 

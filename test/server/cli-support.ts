@@ -113,6 +113,11 @@ export class Command {
     this.#child.stdin.end();
   }
 
+  /** Reads its standard output no more, as `head` when it has enough. */
+  closeOutput(): void {
+    this.#child.stdout.destroy();
+  }
+
   /** Does not read its standard output until `resume`. */
   pause(): void {
     this.#child.stdout.pause();

@@ -6,7 +6,7 @@ const why = terminals ? "" : " (not here: there is no `script` of util-linux)";
 
 /** What a shell on the terminal does around the command, to see that the terminal is left as it was. */
 function around(command: string): string {
-  return `before=$(stty -g); ${command}; echo "exit code $?"; [ "$(stty -g)" = "$before" ] && echo restored`;
+  return `trap : INT; before=$(stty -g); ${command}; echo "exit code $?"; [ "$(stty -g)" = "$before" ] && echo restored`;
 }
 
 /** The same, with a process id to send signals to. */
@@ -82,8 +82,8 @@ describe.skipIf(!terminals)(`connect to a tty, on a terminal${why}`, () => {
     terminal.type(paste);
     expect(await terminal.shows("end")).toBe(paste);
     const lines = await shell();
-    lines.type("echo one 🦊🦊🦊\r".repeat(100));
-    for (let i = 0; i < 100; i++) await lines.shows("\r\none 🦊🦊🦊\r\ndemo# ");
+    lines.type("echo pasted\r".repeat(100));
+    for (let i = 0; i < 100; i++) await lines.shows("\r\npasted\r\ndemo# ");
   });
 
   test.each([

@@ -79,9 +79,8 @@ describe("what people and browsers write is read too", () => {
 test.each([
   "",
   "/",
-  "/ws/v1",
-  "/ws/v1/",
-  "/ws/v1/vm",
+  "/ws",
+  "/ws/v1x",
   "/ws/v1/vm/",
   "/ws/v1/vm/a/b",
   "/ws/v1/vm/a/",
@@ -102,8 +101,14 @@ test.each([
   "/ws/v1/vm/a@0x100000000",
   "/ws/v1/vm/a@4294967295",
   "/ws/v1/vm/a@%31",
-])("%j is not the path of an endpoint", (path) => {
+])("%j is not the path of a WebSocket", (path) => {
   expect(parseChannelPath(path)).toBeUndefined();
+});
+
+test("a guest alone is for a client that announces, and no guest for a mux connection", () => {
+  expect(parseChannelPath("/ws/v1/vm")).toEqual({ kind: "guest", guest: "vm" });
+  expect(parseChannelPath("/ws/v1")).toEqual({ kind: "mux" });
+  expect(parseChannelPath("/ws/v1/")).toEqual({ kind: "mux" });
 });
 
 test("no path makes the reader throw", () => {
@@ -114,6 +119,7 @@ test("no path makes the reader throw", () => {
     }),
   );
   expect(parseChannelPath("/ws/v1/vm/\ud800")).toEqual({
+    kind: "endpoint",
     guest: "vm",
     reference: { name: "\u00ef\u00bf\u00bd" },
   });
