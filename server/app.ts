@@ -47,7 +47,7 @@ export function buildApp(bridge: Bridge): FastifyInstance {
   app.addHook("onRequest", async (request) => checkAccess(request.headers, bridge.config));
   app.setErrorHandler((error: FastifyError | HttpProblem, _request, reply) => {
     const problem = toProblem(error);
-    if (problem.statusCode >= 500) bridge.report(error);
+    if (problem.code === "internal") bridge.report(error);
     return answer(problem, reply);
   });
   app.setNotFoundHandler((request) => {

@@ -242,6 +242,7 @@ export class Attachment {
     const target = peer === undefined ? service.endpoint : { peer };
     const endpoint = new AttachedEndpoint(this, { name, ns, target, service });
     service.owner = endpoint;
+    endpoint.told = announcement?.told ?? false;
     this.#declared.set(endpoint, { announcement });
     return endpoint;
   }

@@ -51,9 +51,8 @@ export function messageRoutes(bridge: Bridge): FastifyPluginAsyncZod {
         // A local address that is named may be shared with channels.
         const access = local === undefined ? {} : { local, share: "shared" as const };
         const port = bridge.channels.open(endpoint, access, message);
-        request.raw.once("close", () => {
-          if (!reply.raw.writableEnded) message.close();
-        });
+        // Whoever asked may have left.
+        reply.raw.once("close", () => message.close());
         try {
           message.send(port, bytes, timeout);
           await message.sent;
