@@ -15,6 +15,8 @@ export class MuxConnection implements ConnectionHandler, Multiplexer {
   readonly #limits: Limits;
   readonly #open: OpenPath;
   readonly #subscriptions = new Map<number, Subscription>();
+  /** Those of them that are down. */
+  readonly #waiting = new Set<Subscription>();
   #retryScheduled = false;
 
   /** @param open throws HttpProblem where the path is none that can be opened */
@@ -26,12 +28,14 @@ export class MuxConnection implements ConnectionHandler, Multiplexer {
 
   /** Guests or endpoints changed: what was down may be up again. */
   retry(): void {
-    if (this.#retryScheduled) return;
+    if (this.#retryScheduled || this.#waiting.size === 0) return;
     this.#retryScheduled = true;
     // After everything that the change brings with it.
     setImmediate(() => {
       this.#retryScheduled = false;
-      for (const subscription of [...this.#subscriptions.values()]) subscription.retry();
+      for (const subscription of [...this.#waiting]) {
+        if (subscription.retry()) this.#waiting.delete(subscription);
+      }
     });
   }
 
@@ -61,10 +65,19 @@ export class MuxConnection implements ConnectionHandler, Multiplexer {
   onClosed(): void {
     for (const subscription of this.#subscriptions.values()) subscription.close();
     this.#subscriptions.clear();
+    this.#waiting.clear();
   }
 
   forget(sub: number): void {
+    const subscription = this.#subscriptions.get(sub);
     this.#subscriptions.delete(sub);
+    if (subscription !== undefined) this.#waiting.delete(subscription);
+  }
+
+  waits(subscription: Subscription): void {
+    this.#waiting.add(subscription);
+    // What it waits for may be there already.
+    this.retry();
   }
 
   tell(frame: MuxServerFrame): void {

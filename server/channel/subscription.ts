@@ -27,6 +27,8 @@ export interface Multiplexer {
   tell(frame: MuxServerFrame): void;
   /** A subscription is over. */
   forget(sub: number): void;
+  /** A subscription is down, and to be tried again when something changes. */
+  waits(subscription: Subscription): void;
 }
 
 /**
@@ -85,15 +87,20 @@ export class Subscription implements ChannelEvents<number>, OutflowSink {
     });
   }
 
-  /** Opens it again where it is down and can be had. */
-  retry(): void {
-    if (this.#port !== undefined || !this.#way.attached) return;
+  /**
+   * Opens it again where it can be had.
+   * @returns whether it is up
+   */
+  retry(): boolean {
+    if (!this.#way.attached) return false;
     this.#outflow = new Outflow(this, this.#way.policy, this.#limits, this.#credit);
     this.#destinations = new Destinations();
     try {
       this.open(true);
+      return true;
     } catch (error) {
-      if (!(error instanceof HttpProblem)) throw error;
+      if (error instanceof HttpProblem) return false;
+      throw error;
     }
   }
 
@@ -231,6 +238,7 @@ export class Subscription implements ChannelEvents<number>, OutflowSink {
     const { generation } = port.endpoint;
     const states = this.#states(port);
     this.close();
+    this.#mux.waits(this);
     this.#mux.tell({ type: "state", sub: this.#sub, state: "down", reason, ...states, generation });
   }
 

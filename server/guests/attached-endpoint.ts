@@ -104,7 +104,9 @@ export class AttachedEndpoint implements EndpointPort {
 
   open<Ticket>(options: OpenOptions, events: ChannelEvents<Ticket>): ChannelPort<Ticket> | OpenRefusal {
     const exclusive = options.share === "exclusive";
-    const busy = exclusive ? this.clients > 0 : [...this.#channels].some((each) => each.exclusive);
+    // An exclusive channel is the only one.
+    const [first] = this.#channels;
+    const busy = exclusive ? first !== undefined : first?.exclusive === true;
     if (busy && !(exclusive && options.takeover)) return "endpoint-in-use";
     if (busy) this.end("replaced");
     try {

@@ -54,7 +54,7 @@ async function exportOf(path: string, fail: (reason: string) => never): Promise<
     exported = module["default"];
   } catch (error) {
     if (error instanceof ConfigError) throw error;
-    return fail(`${path}: ${importFailure(file, error)}`);
+    return fail(`${path}: ${importFailure(path, error)}`);
   }
   if (typeof exported !== "function") return exported;
   try {
@@ -65,20 +65,17 @@ async function exportOf(path: string, fail: (reason: string) => never): Promise<
 }
 
 /** Why a module could not be loaded, in one line. */
-function importFailure(file: string, error: unknown): string {
-  const { code, stack = "" } = error as NodeJS.ErrnoException;
+function importFailure(path: string, error: unknown): string {
+  const { code } = error as NodeJS.ErrnoException;
   const reason = firstLine(error);
-  if (code === "ERR_UNKNOWN_FILE_EXTENSION" && [".ts", ".mts"].includes(extname(file))) {
+  if (code === "ERR_UNKNOWN_FILE_EXTENSION" && [".ts", ".mts"].includes(extname(path))) {
     return `Node ${process.versions.node} does not read TypeScript: use Node 22.18, 23.6 or newer, or a JavaScript file`;
   }
   if (code === "ERR_MODULE_NOT_FOUND" && reason.includes("'rpmsg-bridge'")) {
     return `${reason}: npm install rpmsg-bridge beside it`;
   }
-  if (error instanceof SyntaxError) {
-    // Node puts the place before the message.
-    const [, line] = /^file:\S+:(\d+)\n/.exec(stack) ?? [];
-    return `${line === undefined ? "" : `line ${line}: `}${error.name}: ${reason}`;
-  }
+  // Node keeps the place to itself until it prints the error.
+  if (error instanceof SyntaxError) return `${error.name}: ${reason} (node ${path} shows where)`;
   return reason;
 }
 
