@@ -138,11 +138,12 @@ export class AttachedEndpoint implements EndpointPort {
     for (const channel of [...this.#channels]) channel.end(reason);
   }
 
-  #localOf({ share, local = this.#local }: OpenOptions): LocalAddress | undefined {
-    if (local !== undefined) return this.attachment.localAddress(this, local, share === "shared");
-    const own = share === undefined ? this.service === undefined : share === "private";
-    if (!own && this.service !== undefined) return this.service;
-    if (own || share === "exclusive") return this.attachment.localAddress(this, undefined, false);
+  #localOf(options: OpenOptions): LocalAddress | undefined {
+    const { share = this.service === undefined ? "private" : "shared", local = this.#local } = options;
+    const shared = share === "shared";
+    if (local !== undefined) return this.attachment.localAddress(this, local, shared);
+    if (share !== "private" && this.service !== undefined) return this.service;
+    if (!shared) return this.attachment.localAddress(this, undefined, false);
     if (this.#shared === undefined || this.#shared.endpoint.closed) {
       this.#shared = this.attachment.localAddress(this, undefined, true);
     }

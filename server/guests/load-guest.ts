@@ -66,7 +66,7 @@ async function exportOf(path: string, fail: (reason: string) => never): Promise<
 
 /** Why a module could not be loaded, in one line. */
 function importFailure(path: string, error: unknown): string {
-  const { code } = error as NodeJS.ErrnoException;
+  const code = (error as NodeJS.ErrnoException | null | undefined)?.code;
   const reason = firstLine(error);
   if (code === "ERR_UNKNOWN_FILE_EXTENSION" && [".ts", ".mts"].includes(extname(path))) {
     return `Node ${process.versions.node} does not read TypeScript: use Node 22.18, 23.6 or newer, or a JavaScript file`;
