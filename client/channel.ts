@@ -72,7 +72,10 @@ export interface ChannelEvents {
   generation: GenerationChange;
   /** It is over. */
   close: ChannelEnd;
-  /** Something was wrong that belongs to no message; the channel goes on. */
+  /**
+   * Something was wrong, and no promise tells it. With `guest-gone`: a message was in the guest's queue, and the guest
+   * may not have read it before a reset.
+   */
   error: RpmsgError;
 }
 
@@ -339,8 +342,10 @@ export class Channel implements AsyncIterable<Message> {
         break;
       case "error": {
         const error = new RpmsgError(frame.code, frame.message);
-        if (frame.id === undefined) this.#events.emit("error", error);
-        else this.#outbox.answered(frame.id, error);
+        // After `sent` it is about a message that the guest may not have read when it was reset.
+        if (frame.id === undefined || !this.#outbox.answered(frame.id, error)) {
+          this.#events.emit("error", error);
+        }
         break;
       }
       case "dropped":

@@ -24,13 +24,12 @@ export async function request(
   } catch (error) {
     if (signal?.aborted === true) throw signal.reason;
     const { cause, message } = error as Error & { cause?: Error };
-    throw new RpmsgError(
-      "unreachable",
-      `cannot reach the bridge at ${url.origin}: ${cause?.message ?? message}`,
-      {
-        cause: error,
-      },
-    );
+    // A browser says no more to a page of another origin.
+    const { location } = globalThis as { location?: { origin: string } };
+    const foreign = location !== undefined && location.origin !== url.origin;
+    const hint = foreign ? `, or it does not take requests from ${location.origin}` : "";
+    const text = `cannot reach the bridge at ${url.origin}${hint}: ${cause?.message ?? message}`;
+    throw new RpmsgError("unreachable", text, { cause: error });
   }
   if (!response.ok) throw problemError(response.status, await response.text());
   return response;

@@ -134,13 +134,14 @@ export class Outbox {
     this.#discard((entry) => entry.id < this.#lost, code, why);
   }
 
-  /** What the bridge said of a message. */
-  answered(id: MessageId, error?: RpmsgError): void {
+  /** What the bridge said of a message. @returns false where no answer was awaited */
+  answered(id: MessageId, error?: RpmsgError): boolean {
     const entry = this.#unanswered.get(id);
-    if (entry === undefined) return;
+    if (entry === undefined) return false;
     this.#forget(entry);
     entry.settle(error);
     this.#pump();
+    return true;
   }
 
   /** Takes no more. Where the caller wanted it so, results that nobody looks at are no errors that nobody caught. */

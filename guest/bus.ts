@@ -105,7 +105,7 @@ export class GuestBus {
     if (address === undefined) throw new RangeError("all addresses of the guest are in use");
     if (this.#endpoints.has(address)) throw new RangeError(`address ${address} is in use`);
     const endpoint = this.#create(name, address, ADDRESS_ANY, factory);
-    if (ns === "none" || ns === "down") return;
+    if (ns === "none") return;
     endpoint.announced = true;
     this.#tell(endpoint, true);
   }

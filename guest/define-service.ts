@@ -131,9 +131,10 @@ class DefinedService implements Service {
 
   #send(data: string | Uint8Array, to: number): boolean {
     if (!(Number.isInteger(to) && to >= 0 && to < ADDRESS_ANY)) throw new RangeError(`${to} is no address`);
-    // Copied where it may have to wait.
+    // Copied: it may have to wait.
     const bytes = Buffer.from(data);
-    const length = payloadLength(profiles[this.#context.guest], bytes.length);
+    // Refused now and not when its turn comes.
+    payloadLength(profiles[this.#context.guest], bytes.length);
     if (this.#ended) {
       this.#context.report("ended", "a message was sent after the endpoint had ended, and dropped");
       return false;
@@ -142,7 +143,7 @@ class DefinedService implements Service {
       this.#context.report("output-full", "too much waits for buffers, a message was dropped");
       return false;
     }
-    this.#output.push(to, bytes.subarray(0, length));
+    this.#output.push(to, bytes);
     return true;
   }
 

@@ -126,7 +126,7 @@ export class ReceiveSide {
     const late = this.#late;
     const now = performance.now();
     if (this.#current !== undefined) {
-      late.push({ ...this.#current, at: 0 });
+      late.push({ ...this.#current, at: Number.NEGATIVE_INFINITY });
       this.#current = undefined;
     }
     for (;;) {

@@ -70,8 +70,7 @@ export class ResponseSide implements SendQueueDevice {
   /** The queue stops: what was sent is published. */
   halt(): void {
     this.publish();
-    for (const head of this.#queue?.posted() ?? []) this.#senders[head] = undefined;
-    this.#queue = undefined;
+    this.#leave();
   }
 
   /** Deadlines stand still, as the guest does. */
@@ -161,6 +160,10 @@ export class ResponseSide implements SendQueueDevice {
     if (this.idle) this.#events.onIdle();
   }
 
+  advanced(queue: SendQueue): void {
+    if (this.#peerless.delete(queue)) this.wait(queue);
+  }
+
   clock(): number {
     return this.#frozenAt ?? performance.now() - this.#clockOffset;
   }
@@ -235,11 +238,17 @@ export class ResponseSide implements SendQueueDevice {
       if (!(error instanceof GuestError)) throw error;
       // What was sent before has been reported as sent.
       this.publish();
-      this.#queue = undefined;
+      this.#leave();
       this.#broken = true;
       this.#events.onBroken(error);
       return false;
     }
+  }
+
+  /** Touches the queue no more. Buffers that are posted anew at this moment were read. */
+  #leave(): void {
+    for (const head of this.#queue?.posted() ?? []) this.#senders[head] = undefined;
+    this.#queue = undefined;
   }
 
   #thaw(): void {

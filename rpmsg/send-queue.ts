@@ -50,6 +50,8 @@ export interface SendQueueDevice {
   wait(queue: SendQueue): void;
   /** Takes the request back. */
   forget(queue: SendQueue): void;
+  /** Messages were given up: the first one now may have a destination, though those before it waited for the peer. */
+  advanced(queue: SendQueue): void;
   /** Milliseconds for which the guest was able to take messages: it stands still while the guest is suspended. */
   clock(): number;
 }
@@ -135,15 +137,7 @@ export class SendQueue<Ticket = unknown> {
     const to = dst ?? this.#target.peer;
     if (to === 0xffff_ffff) return "address-invalid";
     if (to !== undefined && this.pending === 0 && !this.#device.contended) {
-      const code = this.#device.transmit(
-        this.#endpoint.address,
-        to,
-        bytes,
-        offset,
-        length,
-        this as SendQueue,
-        ticket,
-      );
+      const code = this.#device.transmit(this.#endpoint.address, to, bytes, offset, length, this, ticket);
       if (code !== "no-buffer") return code;
     }
     // One message always fits, so that a bound below the largest message cannot block a sender for ever.
@@ -158,7 +152,7 @@ export class SendQueue<Ticket = unknown> {
       ticket,
     });
     this.pendingBytes += cost;
-    if (this.pending === 1) this.#device.wait(this as SendQueue);
+    if (this.pending === 1) this.#device.wait(this);
     if (deadline < this.#earliest) {
       this.#earliest = deadline;
       this.arm();
@@ -176,15 +170,7 @@ export class SendQueue<Ticket = unknown> {
     const to = message.dst ?? this.#target.peer;
     if (to === undefined) return "no-peer";
     const { bytes, ticket } = message;
-    const code = this.#device.transmit(
-      this.#endpoint.address,
-      to,
-      bytes,
-      0,
-      bytes.length,
-      this as SendQueue,
-      ticket,
-    );
+    const code = this.#device.transmit(this.#endpoint.address, to, bytes, 0, bytes.length, this, ticket);
     if (code === "no-buffer") return code;
     this.#shift();
     const before = this.pendingBytes;
@@ -258,8 +244,12 @@ export class SendQueue<Ticket = unknown> {
     for (const { bytes } of expired) this.pendingBytes -= MESSAGE_COST + bytes.length;
     this.#waiting = left;
     this.#first = 0;
-    if (left.length === 0) this.#emptied();
-    else this.arm();
+    if (left.length === 0) {
+      this.#emptied();
+    } else {
+      this.arm();
+      this.#device.advanced(this);
+    }
     for (const { dst, ticket } of expired) {
       this.#events.onUndelivered?.(
         (dst ?? this.#target.peer) === undefined ? "no-peer" : "no-buffer",
@@ -290,7 +280,7 @@ export class SendQueue<Ticket = unknown> {
     this.#first = 0;
     this.#earliest = Number.POSITIVE_INFINITY;
     this.disarm();
-    this.#device.forget(this as SendQueue);
+    this.#device.forget(this);
     const done = this.#done;
     this.#done = undefined;
     done?.();

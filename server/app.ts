@@ -14,9 +14,11 @@ import type { z } from "zod";
 import { checkAccess } from "./access.ts";
 import type { Bridge } from "./bridge.ts";
 import { HttpProblem, PROBLEM_TYPE } from "./problem.ts";
+import { addDocuments } from "./routes/documents.ts";
 import { eventRoutes } from "./routes/events.ts";
 import { healthRoutes } from "./routes/health.ts";
 import { messageRoutes } from "./routes/messages.ts";
+import { metricsRoutes } from "./routes/metrics.ts";
 import { resourceRoutes } from "./routes/resources.ts";
 
 /** Paths below this are for WebSocket clients. */
@@ -54,7 +56,9 @@ export function buildApp(bridge: Bridge): FastifyInstance {
     if (request.url.startsWith(CHANNELS)) throw upgradeRequired(request.url);
     throw new HttpProblem("not-found", `there is no ${request.method} ${pathOf(request.url)}`);
   });
+  addDocuments(app, bridge);
   app.register(healthRoutes(bridge));
+  app.register(metricsRoutes(bridge));
   app.register(apiRoutes(bridge), { prefix: "/api/v1" });
   app.server.on("upgrade", (request, socket, head) => {
     if (request.headers.upgrade?.toLowerCase() === "websocket") bridge.upgrade(request, socket, head);

@@ -17,8 +17,7 @@ export function parseFrame<T>(schema: z.ZodType<T>, data: Buffer): ParsedFrame<T
   const path = issue?.path.join(".") ?? "";
   const problem = `${path === "" ? "" : `${path}: `}${issue?.message ?? "not understood"}`;
   const id = typeof value === "object" && value !== null ? (value as { id?: unknown }).id : undefined;
-  return {
-    problem,
-    id: typeof id === "number" || (typeof id === "string" && id.length <= 64) ? id : undefined,
-  };
+  // Only one that a message may have: whoever reads the answer relies on that.
+  const named = typeof id === "number" ? Number.isSafeInteger(id) : typeof id === "string" && id.length <= 64;
+  return { problem, id: named ? (id as string | number) : undefined };
 }

@@ -19,6 +19,8 @@ export function decodeText(data: string, encoding: Encoding): Buffer | undefined
     return undefined;
   }
   if (encoding === "hex" && !/^(?:[0-9a-fA-F]{2})*$/.test(data)) return undefined;
+  // Half of a surrogate pair has no UTF-8.
+  if (encoding === "utf8" && /\p{Surrogate}/u.test(data)) return undefined;
   return Buffer.from(data, encoding);
 }
 

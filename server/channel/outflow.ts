@@ -1,7 +1,7 @@
 import type { Limits, SlowPolicy } from "../../schemas/index.ts";
 import { MUX_MESSAGE_COST } from "../../schemas/index.ts";
 
-/** Bytes in a socket up to which messages go straight to it where the oldest are to be dropped. */
+/** Most bytes in a socket up to which messages go straight to it where the oldest are to be dropped. */
 const SOCKET_BYTES = 64 * 1024;
 
 /** Messages that are gone before the array is made shorter: a shift for each would move all others. */
@@ -12,7 +12,7 @@ export interface OutflowSink {
   /** Bytes that the client has not taken. */
   readonly pendingBytes: number;
   write(seq: number, src: number, bytes: Uint8Array, offset: number, length: number, serial: number): void;
-  /** So many messages were dropped before the next one that is written. */
+  /** So many messages were dropped since the last one that was written. */
   writeDropped(count: number): void;
   /** Calls `drained` when the client has taken what was written. */
   notifyDrained(): void;
@@ -42,14 +42,15 @@ export class Outflow {
   readonly #sink: OutflowSink;
   readonly #policy: SlowPolicy;
   readonly #limits: Limits;
+  readonly #socketBytes: number;
   /** What may be written, in bytes; undefined without a bound. */
   #credit: number | undefined;
   /** Waiting messages from `#first` on; what is before it is gone. */
   #waiting: Waiting[] = [];
   #first = 0;
   #waitingBytes = 0;
-  /** Dropped, and not told yet. */
-  #untold = 0;
+  /** The last message that was written, or told of as dropped: what is missing behind it was dropped. */
+  #told = 0;
   #held: NodeJS.Timeout | undefined;
   #ended = false;
 
@@ -57,6 +58,7 @@ export class Outflow {
     this.#sink = sink;
     this.#policy = policy;
     this.#limits = limits;
+    this.#socketBytes = Math.min(SOCKET_BYTES, limits.slowReaderBytes);
     this.#credit = credit;
   }
 
@@ -69,12 +71,15 @@ export class Outflow {
       this.#wait({ seq, src, bytes: new Uint8Array(bytes.subarray(offset, offset + length)) });
       return;
     }
-    if (this.#policy === "drop-newest" && sink.pendingBytes + length > this.#limits.slowReaderBytes) {
+    // One message always fits: a client that has taken everything is not slow, however long it is.
+    const { pendingBytes } = sink;
+    const fits = pendingBytes === 0 || pendingBytes + length <= this.#limits.slowReaderBytes;
+    if (!fits && this.#policy === "drop-newest") {
       this.#drop();
       return;
     }
     this.#write(seq, src, bytes, offset, length, serial);
-    if (sink.pendingBytes > this.#limits.slowReaderBytes) this.#tooMuch();
+    if (pendingBytes > 0 && sink.pendingBytes > this.#limits.slowReaderBytes) this.#tooMuch();
   }
 
   /** The client has granted so many bytes more. */
@@ -96,8 +101,8 @@ export class Outflow {
     if (this.#held !== undefined && this.#waitingBytes + pendingBytes <= this.#limits.slowReaderBytes / 2) {
       this.#release();
     }
-    if (this.#count === 0 && pendingBytes < SOCKET_BYTES) this.#tellDropped();
-    if (this.#count > 0 || this.#held !== undefined || this.#untold > 0) this.#awaitDrain();
+    if (this.#count === 0 && pendingBytes < this.#socketBytes) this.#tellDropped(this.seq);
+    if (this.#count > 0 || this.#held !== undefined || this.#told < this.seq) this.#awaitDrain();
   }
 
   /** Nothing is written any more. */
@@ -112,11 +117,12 @@ export class Outflow {
 
   #mayWrite(length: number): boolean {
     if (this.#credit !== undefined && this.#credit < MUX_MESSAGE_COST + length) return false;
-    return this.#policy !== "drop-oldest" || this.#sink.pendingBytes < SOCKET_BYTES;
+    return this.#policy !== "drop-oldest" || this.#sink.pendingBytes < this.#socketBytes;
   }
 
   #write(seq: number, src: number, bytes: Uint8Array, offset: number, length: number, serial: number): void {
-    if (this.#untold > 0) this.#tellDropped();
+    this.#tellDropped(seq - 1);
+    this.#told = seq;
     if (this.#credit !== undefined) this.#credit -= MUX_MESSAGE_COST + length;
     this.#sink.write(seq, src, bytes, offset, length, serial);
   }
@@ -125,11 +131,11 @@ export class Outflow {
     this.#waiting.push(message);
     this.#waitingBytes += costOf(message.bytes);
     const most = this.#limits.slowReaderBytes;
-    while (this.#policy === "drop-oldest" && this.#waitingBytes > most) {
+    while (this.#policy === "drop-oldest" && this.#waitingBytes > most && this.#count > 1) {
       this.#shift();
       this.#drop();
     }
-    if (this.#policy === "drop-newest" && this.#waitingBytes > most) {
+    if (this.#policy === "drop-newest" && this.#waitingBytes > most && this.#count > 1) {
       this.#waiting.pop();
       this.#waitingBytes -= costOf(message.bytes);
       this.#drop();
@@ -152,7 +158,6 @@ export class Outflow {
   }
 
   #drop(): void {
-    this.#untold++;
     this.#sink.dropped(1);
     this.#awaitDrain();
   }
@@ -183,10 +188,11 @@ export class Outflow {
     this.#sink.release();
   }
 
-  #tellDropped(): void {
-    if (this.#untold === 0) return;
-    const count = this.#untold;
-    this.#untold = 0;
+  /** Tells of the messages up to this one that were dropped, in their place. */
+  #tellDropped(seq: number): void {
+    const count = seq - this.#told;
+    if (count === 0) return;
+    this.#told = seq;
     this.#sink.writeDropped(count);
   }
 }

@@ -69,6 +69,7 @@ export class Channel {
   static async open(reference: string, flags: ChannelFlags, encoding?: Encoding): Promise<Channel> {
     const socket = await dial(reference, flags, encoding);
     const channel = new Channel(socket);
+    beforeSignals(channel.closed, () => channel.end());
     let timer: NodeJS.Timeout | undefined;
     const greeted = new Promise<void>((resolve, reject) => {
       timer = setTimeout(() => reject(incomprehensible(flags, "no greeting")), GREETING_TIMEOUT);
@@ -89,7 +90,6 @@ export class Channel {
     } finally {
       clearTimeout(timer);
     }
-    beforeSignals(channel.closed, () => channel.end());
     return channel;
   }
 

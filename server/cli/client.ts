@@ -1,6 +1,6 @@
 import type { ZodType, z } from "zod";
 import type { Endpoint } from "../../schemas/index.ts";
-import { EndpointList } from "../../schemas/index.ts";
+import { EndpointList, Guest } from "../../schemas/index.ts";
 import { explain } from "./advice.ts";
 import { CommandError, exitCode } from "./command-error.ts";
 
@@ -20,10 +20,11 @@ export async function get<T extends ZodType>(
   schema: T,
   flags: ClientFlags,
 ): Promise<z.output<T>> {
+  const url = new URL(path, base(flags));
   let response: Response;
   let body: string;
   try {
-    response = await fetch(new URL(path, base(flags)), { headers: authorization(flags) });
+    response = await fetch(url, { headers: authorization(flags) });
     body = await response.text();
   } catch (error) {
     throw unreachable(flags, ((error as Error).cause ?? error) as Error);
@@ -33,6 +34,10 @@ export async function get<T extends ZodType>(
   if (checked.success) return checked.data;
   const [issue] = checked.error.issues;
   throw incomprehensible(flags, `${path}: ${[...(issue?.path ?? []), issue?.message].join(": ")}`);
+}
+
+export function getGuest(name: string, flags: ClientFlags): Promise<Guest> {
+  return get(`/api/v1/guests/${encodeURIComponent(name)}`, Guest, flags);
 }
 
 /** Lists endpoints, all pages. */

@@ -156,7 +156,13 @@ export function buildProgram(): Command {
     .addHelpText("after", SEND_EXAMPLES)
     .action(async (endpoint, data, flags) => (await import("./send.ts")).send(endpoint, data, flags));
 
-  const config = program.command("config").description("check a configuration file, or print an example");
+  const config = program
+    .command("config")
+    .description("check a configuration file, or print an example")
+    .addHelpText(
+      "after",
+      "\nExamples:\n  rpmsg-bridge config example > bridge.yaml\n  rpmsg-bridge config check bridge.yaml",
+    );
   config
     .command("check")
     .description("say whether a configuration file is right, and which key is not")

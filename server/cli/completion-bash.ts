@@ -28,7 +28,7 @@ _rpmsg_bridge_live() {
     esac
   done
   while IFS= read -r line; do found+=("$prefix$line"); done < <(
-    "\${words[0]/#\\~\\//$HOME/}" complete "$1" \${flags[@]+"\${flags[@]}"} </dev/null 2>/dev/null
+    "\${words[0]/#\\~\\//\${HOME-}/}" complete "$1" \${flags[@]+"\${flags[@]}"} </dev/null 2>/dev/null
   )
   _rpmsg_bridge_offer \${found[@]+"\${found[@]}"}
 }
@@ -73,10 +73,9 @@ _rpmsg_bridge() {
     if [[ -z \${COMP_LINE-} || -n $blank || $i == 0 ]]; then words[++last]=$word; else words[last]+=$word; fi
   done
   cur=\${words[last]}
-  # What bash leaves as it is: all but the last of its pieces.
-  case $word in
-    [=:@]) kept=$cur ;;
-    *) kept=\${cur%"$word"} ;;
+  # What stays as it is: all but the last piece, which readline replaces. An @ is a part of that.
+  case $cur in
+    *"$2") kept=\${cur%"$2"} ;;
   esac
   case $cur in
     [\\"\\']*) quote=\${cur:0:1} cur=\${cur:1} ;;

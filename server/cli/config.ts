@@ -1,6 +1,7 @@
 import { existsSync, readFileSync } from "node:fs";
 import { parseListen } from "../config/flags.ts";
 import { loadConfig } from "../config/load-config.ts";
+import { CommandError } from "./command-error.ts";
 import { count } from "./terminal.ts";
 
 /**
@@ -18,14 +19,14 @@ export function checkConfig(file: string, { json }: { json?: boolean }): void {
 
 /** Prints the package's example. */
 export function printExample(): void {
-  process.stdout.write(readFileSync(packageFile("rpmsg-bridge.example.yaml")));
+  process.stdout.write(readFileSync(exampleFile()));
 }
 
-/** A file of the package: in a folder above this one, nearer in a checkout than in dist/. */
-function packageFile(name: string): URL {
-  for (const folder of ["../../", "../../../"]) {
-    const file = new URL(folder + name, import.meta.url);
+/** Where the example is: nearer in the sources than in dist/. */
+export function exampleFile(): URL {
+  for (const root of ["../../", "../../../"]) {
+    const file = new URL(`${root}rpmsg-bridge.example.yaml`, import.meta.url);
     if (existsSync(file)) return file;
   }
-  throw new Error(`${name} is missing from the package`);
+  throw new CommandError("the example is missing from the package");
 }

@@ -1,8 +1,7 @@
-import type { Endpoint, Origin } from "../../schemas/index.ts";
-import { Guest } from "../../schemas/index.ts";
+import type { Endpoint, Guest, Origin } from "../../schemas/index.ts";
 import { explain } from "./advice.ts";
 import type { ClientFlags } from "./client.ts";
-import { get, listEndpoints } from "./client.ts";
+import { getGuest, listEndpoints } from "./client.ts";
 import { CommandError } from "./command-error.ts";
 import { parseReference, referenceOf } from "./reference.ts";
 import { alignedLines, bold, printable } from "./terminal.ts";
@@ -14,7 +13,7 @@ interface InfoFlags extends ClientFlags {
 /** Shows all that is known of an endpoint and its guest, or of a guest alone. */
 export async function info(what: string, flags: InfoFlags): Promise<void> {
   const name = what.includes("/") ? parseReference(what).guest : what;
-  const guest = await get(`/api/v1/guests/${encodeURIComponent(name)}`, Guest, flags);
+  const guest = await getGuest(name, flags);
   const endpoint = what.includes("/") ? await findEndpoint(what, flags) : undefined;
   if (flags.json === true) {
     console.log(JSON.stringify({ ...(endpoint && { endpoint }), guest }));

@@ -80,11 +80,10 @@ async function replyWithin(seconds: number, reply: Promise<Reply>, channel: Chan
     const text = `no reply within ${seconds} seconds`;
     timer = setTimeout(() => reject(new CommandError(explain(text, "no-reply"))), seconds * 1000);
   });
-  const ended = channel.closed.then(() => {
-    throw new CommandError("the connection ended without a reply");
-  });
+  // Where the connection ends normally, it was this command that was to end.
+  const broken = channel.closed.then(() => late);
   try {
-    return await Promise.race([reply, late, ended]);
+    return await Promise.race([reply, late, broken]);
   } finally {
     clearTimeout(timer);
   }

@@ -16,13 +16,15 @@ export function eventRoutes(bridge: Bridge): FastifyPluginAsyncZod {
       method: "GET",
       url: "/events",
       schema: {
+        operationId: "watchEvents",
         summary: "Events of guests and endpoints",
         description:
           "Server-sent events: first every `guest` and `endpoint`, then `ready`, then changes as `guest`, `endpoint` " +
-          "and `endpoint-removed`. With `Last-Event-ID`, what was missed, as far as it is known.",
+          "and `endpoint-removed`. With `Last-Event-ID`, what was missed, as far as it is known. Their data is in " +
+          "[asyncapi.json](/asyncapi.json).",
         tags: ["events"],
         headers: z.object({ "last-event-id": z.string().optional() }),
-        produces: ["text/event-stream"],
+        response: { 200: { content: { "text/event-stream": { schema: z.string() } } } },
       },
       handler: (request, reply) => {
         reply.hijack();

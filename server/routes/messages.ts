@@ -1,11 +1,12 @@
 import type { FastifyPluginAsyncZod } from "fastify-type-provider-zod";
 import { z } from "zod";
 import type { Encoding } from "../../schemas/index.ts";
-import { MessageQuery, MessageReply, MessageSend, MessageSent, Problem } from "../../schemas/index.ts";
+import { MessageQuery, MessageReply, MessageSend, MessageSent } from "../../schemas/index.ts";
 import type { Bridge } from "../bridge.ts";
 import { decodeText, encodeText } from "../channel/message-encoder.ts";
 import { OneMessage } from "../channel/one-message.ts";
 import { HttpProblem } from "../problem.ts";
+import { problems } from "./problems.ts";
 
 const Params = z.object({ guest: z.string(), id: z.string() });
 const BYTES = "application/octet-stream";
@@ -20,6 +21,7 @@ export function messageRoutes(bridge: Bridge): FastifyPluginAsyncZod {
       method: "POST",
       url: "/guests/:guest/endpoints/:id/messages",
       schema: {
+        operationId: "sendMessage",
         summary: "Sends one message",
         description:
           "202 when it is in the guest's response queue; with `wait`, 200 and the first message that comes back, as " +
@@ -31,16 +33,25 @@ export function messageRoutes(bridge: Bridge): FastifyPluginAsyncZod {
           content: { "application/json": { schema: MessageSend }, [BYTES]: { schema: Bytes } },
         },
         response: {
-          200: MessageReply,
+          200: { content: { "application/json": { schema: MessageReply }, [BYTES]: { schema: Bytes } } },
           202: MessageSent,
-          400: Problem,
-          404: Problem,
-          409: Problem,
-          410: Problem,
-          413: Problem,
-          415: Problem,
-          503: Problem,
-          504: Problem,
+          ...problems(
+            "bad-request",
+            "guest-unknown",
+            "endpoint-unknown",
+            "endpoint-in-use",
+            "local-in-use",
+            "no-peer",
+            "endpoint-gone",
+            "body-too-large",
+            "too-large",
+            "media-type-unknown",
+            "queue-full",
+            "guest-gone",
+            "no-address",
+            "no-buffer",
+            "no-reply",
+          ),
         },
       },
       handler: async (request, reply) => {

@@ -8,9 +8,9 @@ import {
   EndpointPage,
   Guest,
   GuestList,
-  Problem,
 } from "../../schemas/index.ts";
 import type { Bridge } from "../bridge.ts";
+import { problems } from "./problems.ts";
 
 const GuestParams = z.object({ guest: z.string() });
 const EndpointParams = z.object({ guest: z.string(), id: z.string() });
@@ -21,7 +21,12 @@ export function resourceRoutes(bridge: Bridge): FastifyPluginAsyncZod {
     app.route({
       method: "GET",
       url: "/guests",
-      schema: { summary: "All guests", tags: ["guests"], response: { 200: GuestList } },
+      schema: {
+        operationId: "listGuests",
+        summary: "All guests",
+        tags: ["guests"],
+        response: { 200: GuestList },
+      },
       handler: async () => ({ guests: bridge.guests() }),
     });
 
@@ -29,10 +34,11 @@ export function resourceRoutes(bridge: Bridge): FastifyPluginAsyncZod {
       method: "GET",
       url: "/guests/:guest",
       schema: {
+        operationId: "getGuest",
         summary: "One guest",
         tags: ["guests"],
         params: GuestParams,
-        response: { 200: Guest, 404: Problem },
+        response: { 200: Guest, ...problems("guest-unknown") },
       },
       handler: async ({ params }) => bridge.guest(params.guest),
     });
@@ -41,10 +47,12 @@ export function resourceRoutes(bridge: Bridge): FastifyPluginAsyncZod {
       method: "GET",
       url: "/endpoints",
       schema: {
+        operationId: "listEndpoints",
         summary: "Endpoints of all guests",
+        description: "What the query gives must be equal.",
         tags: ["endpoints"],
         querystring: EndpointFilter,
-        response: { 200: EndpointList, 400: Problem },
+        response: { 200: EndpointList, ...problems("bad-request") },
       },
       handler: async ({ query }) => {
         const { guest, name, origin, limit, after } = query;
@@ -56,11 +64,12 @@ export function resourceRoutes(bridge: Bridge): FastifyPluginAsyncZod {
       method: "GET",
       url: "/guests/:guest/endpoints",
       schema: {
+        operationId: "listEndpointsOfGuest",
         summary: "Endpoints of one guest",
         tags: ["endpoints"],
         params: GuestParams,
         querystring: EndpointPage,
-        response: { 200: EndpointList, 400: Problem, 404: Problem },
+        response: { 200: EndpointList, ...problems("bad-request", "guest-unknown") },
       },
       handler: async ({ params: { guest }, query: { limit, after } }) => {
         bridge.guest(guest);
@@ -72,12 +81,28 @@ export function resourceRoutes(bridge: Bridge): FastifyPluginAsyncZod {
       method: "POST",
       url: "/guests/:guest/endpoints",
       schema: {
+        operationId: "declareEndpoint",
         summary: "Declares an endpoint of the host",
-        description: "With `ns` down or both the guest is told of it, in every generation.",
+        description:
+          "With `ns` down or both the guest is told of it, in every generation. `Location` is where it is from then on.",
         tags: ["endpoints"],
         params: GuestParams,
         body: EndpointCreate,
-        response: { 201: Endpoint, 400: Problem, 404: Problem, 409: Problem, 503: Problem },
+        response: {
+          201: Endpoint,
+          ...problems(
+            "bad-request",
+            "guest-unknown",
+            "address-in-use",
+            "already-announced",
+            "name-service-off",
+            "too-many-endpoints",
+            "body-too-large",
+            "media-type-unknown",
+            "draining",
+            "no-address",
+          ),
+        },
       },
       handler: async ({ params: { guest }, body }, reply) => {
         const endpoint = bridge.describe(bridge.declare(guest, body));
@@ -90,10 +115,11 @@ export function resourceRoutes(bridge: Bridge): FastifyPluginAsyncZod {
       method: "GET",
       url: "/guests/:guest/endpoints/:id",
       schema: {
+        operationId: "getEndpoint",
         summary: "One endpoint",
         tags: ["endpoints"],
         params: EndpointParams,
-        response: { 200: Endpoint, 404: Problem },
+        response: { 200: Endpoint, ...problems("guest-unknown", "endpoint-unknown") },
       },
       handler: async ({ params: { guest, id } }) => bridge.describe(bridge.endpoint(guest, id)),
     });
@@ -102,11 +128,12 @@ export function resourceRoutes(bridge: Bridge): FastifyPluginAsyncZod {
       method: "DELETE",
       url: "/guests/:guest/endpoints/:id",
       schema: {
+        operationId: "withdrawEndpoint",
         summary: "Withdraws an endpoint of the host",
         description: "Its clients are closed with 4002.",
         tags: ["endpoints"],
         params: EndpointParams,
-        response: { 204: z.null(), 404: Problem, 409: Problem },
+        response: { 204: z.null(), ...problems("guest-unknown", "endpoint-unknown", "endpoint-of-guest") },
       },
       handler: async ({ params: { guest, id } }, reply) => {
         bridge.withdraw(bridge.endpoint(guest, id));

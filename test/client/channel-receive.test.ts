@@ -85,6 +85,10 @@ describe("a loop over the channel", () => {
     await peer.settle();
     expect(dropped).toEqual([2]);
     expect((await channel.receive()).seq).toBe(3);
+    peer.message(4, "1234567890");
+    await peer.settle();
+    expect(dropped).toEqual([2]);
+    expect((await channel.receive()).seq).toBe(4);
   });
 });
 

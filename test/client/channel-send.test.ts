@@ -51,10 +51,20 @@ test("answers to what nobody asked do nothing", async () => {
   const result = channel.send("a");
   const { id } = await peer.nextSend();
   for (const other of ["1", 0, 99, "x"]) peer.sent(other);
-  peer.failed(99, "internal");
   peer.failed(id, "no-buffer");
   peer.sent(id);
   expect(await codeOf(result)).toBe("no-buffer");
+});
+
+test("an error that comes after `sent` is an event", async () => {
+  const { channel, peer } = await (await Peer.listen()).connect();
+  const result = channel.send("a");
+  const { id } = await peer.nextSend();
+  const error = nextEvent(channel, "error");
+  peer.sent(id);
+  peer.failed(id, "guest-gone");
+  await result;
+  expect(await error).toMatchObject({ name: "RpmsgError", code: "guest-gone" });
 });
 
 describe("back-pressure", () => {

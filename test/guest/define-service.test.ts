@@ -73,18 +73,17 @@ describe("messages", () => {
     expect(client.got[0]?.src).toBe(host.addressOf("probe"));
   });
 
-  test("what is sent may be changed afterwards", async () => {
-    const { host, client } = await probing(({ reply }) => {
-      const bytes = Buffer.from("first");
-      reply(bytes);
-      bytes.fill("x");
-    });
+  test("what is sent may be changed afterwards, also while it waits", async () => {
+    const { host, client, endpoints } = await probing(undefined, { profile: "rpmsg-lite" });
     host.device.hold();
-    client.send("?");
-    await turns();
+    const bytes = Buffer.alloc(1);
+    for (let i = 0; i < 20; i++) {
+      bytes[0] = i;
+      endpoints[0]?.send(bytes, client.endpoint.address);
+    }
     host.device.release();
-    await until(() => client.got.length === 1);
-    expect(client.texts).toEqual(["first"]);
+    await until(() => client.got.length === 20);
+    expect(client.got.map((message) => message.bytes[0])).toEqual(Array.from({ length: 20 }, (_, i) => i));
   });
 
   test("a service without a function for messages only talks", async () => {

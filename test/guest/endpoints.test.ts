@@ -36,6 +36,7 @@ describe.each(PROFILES)("ns, %s", (profile) => {
     const { host, errors } = await boot({ profile, services: { it } }, announced.length);
     await turns();
     expect(host.announced.map(({ name }) => name)).toEqual(announced);
+    expect(await answers(host.open({ peer: profile === "rpmsg-lite" ? 1 : 1024 }))).toBe(false);
     const client = host.open({ address: 0x500 });
     host.device.announce("it", 0x500);
     client.send("?");

@@ -22,6 +22,7 @@ describe.each(PROFILES)("neverRefill, $profile", ({ profile, buffers }) => {
     const client = host.open({ peer: host.addressOf("echo") });
     for (let i = 0; i < 600; i++) client.send(`${i}`);
     await until(() => client.got.length === buffers);
+    guest.faults.dropReceived = 0;
     await turns(10);
     expect(client.got).toHaveLength(buffers);
     guest.faults.neverRefill = false;
@@ -112,13 +113,14 @@ describe.each(PROFILES)("delay, $profile", ({ profile, buffers }) => {
     guest.faults.delay = 50;
     host.open({ peer: host.addressOf("probe") }).send("lost");
     await turns();
+    expect(vi.getTimerCount()).toBe(1);
     link.reboot();
+    expect(vi.getTimerCount()).toBe(0);
     await until(() => host.announced.length === 2);
     vi.advanceTimersByTime(1000);
     await turns();
     expect(probed.got).toEqual([]);
     link.close();
-    expect(vi.getTimerCount()).toBe(0);
   });
 });
 
@@ -135,6 +137,21 @@ test("delay: a service that cannot take a message yet gets it again, and those b
   host.device.release();
   await until(() => client.got.length === 40, 200_000);
   expect(client.texts).toEqual(Array.from({ length: 40 }, (_, i) => `${i}`));
+});
+
+test("delay: what could not be taken before it was set is not delayed", async () => {
+  const { host, guest } = await boot({ profile: "rpmsg-lite", services: { echo } }, 1);
+  const client = host.open({ peer: host.addressOf("echo") });
+  host.device.hold();
+  for (let i = 0; i < 9; i++) client.send(`${i}`);
+  await turns();
+  guest.faults.delay = 3_600_000;
+  client.send("delayed");
+  await turns();
+  host.device.release();
+  await until(() => client.got.length === 9);
+  await turns();
+  expect(client.texts).toEqual(Array.from({ length: 9 }, (_, i) => `${i}`));
 });
 
 test("delay: with a length that fits no buffer, Linux loses the buffer and goes on with the next message", () => {

@@ -110,12 +110,18 @@ describe.skipIf(unsupported !== undefined)(titled("an emulated guest behind a so
     await until(() => first.host.announced.length === 5);
     first.close();
     await until(() => guest.bus === undefined);
+    await expect(guest.reboot()).rejects.toThrow("the guest is not attached");
     const next = connection.attached();
+    const order: string[] = [];
+    void next.then(() => order.push("attached"));
+    await turns();
+    order.push("the second bridge");
     const second = bridge("connect");
     await next;
     await until(() => second.host.announced.length === 5);
     await expectEcho(second.host);
     expect(attached).toBe(2);
+    expect(order).toEqual(["the second bridge", "attached"]);
     connection.close();
     expect(existsSync(path)).toBe(false);
   });
@@ -132,11 +138,18 @@ describe.skipIf(unsupported !== undefined)(titled("an emulated guest behind a so
     await Promise.all([guest.pause(), guest.resume(), guest.resume(), guest.pause(), guest.resume()]);
     expect(host.device.state).toBe("attached");
     await expectEcho(host);
+    // Where the queues stood at the pause they do not stand any more.
+    await guest.resume();
+    await expectEcho(host);
     expect(host.device.generation).toBe(2);
     await guest.pause();
     await guest.reboot();
     await until(() => host.announced.length === 15);
     expect(host.device.generation).toBe(3);
+    await expectEcho(host);
+    await guest.pause();
+    expect(host.device.state).toBe("suspended");
+    await guest.resume();
     await expectEcho(host);
   });
 

@@ -118,6 +118,16 @@ describe.each(PROFILES)("an emulated guest in this process, %s", (profile) => {
   });
 });
 
+test("its services are announced before anything else has its turn", async () => {
+  const host = new Host();
+  const link = attachInProcess(new EmulatedGuest(), host.device);
+  await Promise.resolve();
+  expect(host.announced).toHaveLength(5);
+  link.reboot();
+  await Promise.resolve();
+  expect(host.announced).toHaveLength(10);
+});
+
 test("two guests and two devices know nothing of each other", async () => {
   const one = await bootInProcess("linux");
   const two = await bootInProcess("rpmsg-lite");

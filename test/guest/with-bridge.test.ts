@@ -50,7 +50,16 @@ async function keyOf(started: Promise<unknown>): Promise<string> {
 
 describe("startBridge", () => {
   test("listens, has the endpoints of its guests at once, and ends with 1001", async () => {
-    const guest = new EmulatedGuest({ services: { echo, twice: service(() => ({ text, reply }) => reply(text + text)) } });
+    const guest = new EmulatedGuest({
+      services: {
+        echo,
+        twice: service(
+          () =>
+            ({ text, reply }) =>
+              reply(text + text),
+        ),
+      },
+    });
     const bridge = await start({}, { guests: { board: guest } });
     expect(await names(bridge)).toEqual(["board/echo", "board/twice"]);
     const client = await open(bridge, "board/twice");
@@ -100,7 +109,11 @@ describe("startBridge", () => {
       { guests: { a: { kind: "vhost-user", path: "/tmp/a.sock" } } },
       { guests: { a: new EmulatedGuest() } },
     ],
-    ["guests.a", { guests: { a: { kind: "emulated", path: "a.js" } } }, { guests: { a: new EmulatedGuest() } }],
+    [
+      "guests.a",
+      { guests: { a: { kind: "emulated", path: "a.js" } } },
+      { guests: { a: new EmulatedGuest() } },
+    ],
   ])("a mistake names its key: %s", async (key, input, options) => {
     expect(await keyOf(startBridge({ listen: "127.0.0.1:0", ...input }, options))).toBe(key);
   });
@@ -127,7 +140,10 @@ describe("startBridge", () => {
 
   test("logs where it is told to; a service that fails is a line of it, and the guest goes on", async () => {
     const lines: Record<string, unknown>[] = [];
-    const log = pino({ level: "info" }, { write: (line: string) => lines.push(JSON.parse(line) as object as never) });
+    const log = pino(
+      { level: "info" },
+      { write: (line: string) => lines.push(JSON.parse(line) as object as never) },
+    );
     const guest = new EmulatedGuest({
       services: {
         picky: service(() => ({ text, reply }) => {
@@ -238,7 +254,14 @@ describe("what a client of the bridge sees of a fault", () => {
 
   test("announce and withdraw: an endpoint comes, and goes with 4002", async () => {
     const { guest, bridge } = await board();
-    guest.announce("late", service(() => ({ reply }) => reply("better than never")));
+    guest.announce(
+      "late",
+      service(
+        () =>
+          ({ reply }) =>
+            reply("better than never"),
+      ),
+    );
     const late = await eventually("the endpoint", () => open(bridge, "board/late").catch(() => undefined));
     late.send("?");
     expect(await late.text()).toBe("better than never");
@@ -248,23 +271,26 @@ describe("what a client of the bridge sees of a fault", () => {
   });
 });
 
-describe.skipIf(unsupported !== undefined)(titled("a guest of this process behind a socket of the bridge"), () => {
-  test("attaches, answers, reboots and leaves", async () => {
-    const path = join(testDirectory(), "vm.sock");
-    const bridge = await start({ guests: { vm: { kind: "vhost-user", path } } });
-    const guest = new EmulatedGuest({ services: { echo } });
-    const connection = guest.connect(path);
-    onTestFinished(() => connection.close());
-    await connection.attached();
-    const client = await eventually("echo", () => open(bridge, "vm/echo").catch(() => undefined));
-    client.send("hello");
-    expect(await client.text()).toBe("hello");
-    await guest.reboot();
-    expect((await client.closed).code).toBe(4001);
-    expect(await get<Guest>(bridge, "guests/vm")).toMatchObject({ kind: "vhost-user", generation: 2 });
-    connection.close();
-    await eventually("the guest is gone", async () =>
-      (await get<Guest>(bridge, "guests/vm")).state === "waiting" ? true : undefined,
-    );
-  });
-});
+describe.skipIf(unsupported !== undefined)(
+  titled("a guest of this process behind a socket of the bridge"),
+  () => {
+    test("attaches, answers, reboots and leaves", async () => {
+      const path = join(testDirectory(), "vm.sock");
+      const bridge = await start({ guests: { vm: { kind: "vhost-user", path } } });
+      const guest = new EmulatedGuest({ services: { echo } });
+      const connection = guest.connect(path);
+      onTestFinished(() => connection.close());
+      await connection.attached();
+      const client = await eventually("echo", () => open(bridge, "vm/echo").catch(() => undefined));
+      client.send("hello");
+      expect(await client.text()).toBe("hello");
+      await guest.reboot();
+      expect((await client.closed).code).toBe(4001);
+      expect(await get<Guest>(bridge, "guests/vm")).toMatchObject({ kind: "vhost-user", generation: 2 });
+      connection.close();
+      await eventually("the guest is gone", async () =>
+        (await get<Guest>(bridge, "guests/vm")).state === "waiting" ? true : undefined,
+      );
+    });
+  },
+);

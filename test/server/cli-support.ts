@@ -1,10 +1,15 @@
 import type { ChildProcessWithoutNullStreams } from "node:child_process";
 import { spawn, spawnSync } from "node:child_process";
+import { once } from "node:events";
 import { existsSync, symlinkSync } from "node:fs";
+import type { IncomingMessage, RequestListener } from "node:http";
+import { createServer } from "node:http";
+import type { AddressInfo } from "node:net";
 import { delimiter, dirname, join } from "node:path";
 import { createInterface } from "node:readline";
+import type { Duplex } from "node:stream";
 import { fileURLToPath } from "node:url";
-import { onTestFinished } from "vitest";
+import { onTestFailed, onTestFinished } from "vitest";
 import { testDirectory } from "./support.ts";
 
 /** The package's command, as `npm test` has built it. */
@@ -22,6 +27,8 @@ export interface StartOptions {
   /** What is typed; without it standard input stays open. */
   input?: string | Uint8Array;
 }
+
+type UpgradeListener = (request: IncomingMessage, stream: Duplex, head: Buffer) => void;
 
 /** A process of `rpmsg-bridge`. */
 export class Command {
@@ -98,6 +105,12 @@ export class Command {
     }
   }
 
+  /** All of its standard output, byte by byte. */
+  async bytes(): Promise<Buffer> {
+    await this.finished;
+    return Buffer.from(this.#stdout, "latin1");
+  }
+
   /** For `serve`: the URL at which it listens. */
   async url(): Promise<string> {
     const { url } = JSON.parse(await this.line()) as { url: string };
@@ -137,6 +150,18 @@ export class Command {
       this.#wake = resolve;
     });
   }
+}
+
+/** The URL of a server, until the end of the test, that is no bridge. */
+export async function strangeServer(answer: RequestListener, onUpgrade?: UpgradeListener): Promise<string> {
+  const server = createServer(answer);
+  if (onUpgrade !== undefined) server.on("upgrade", onUpgrade);
+  await once(server.listen(0, "127.0.0.1"), "listening");
+  onTestFinished(() => {
+    server.closeAllConnections();
+    server.close();
+  });
+  return `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
 }
 
 /** Whether `script` of util-linux is there, which gives a process a terminal. */
@@ -179,6 +204,7 @@ export class Terminal {
       this.#ended = true;
       this.#wake();
     });
+    onTestFailed(() => console.error(`last on the terminal: ${JSON.stringify(this.#shown)}`));
     onTestFinished(async () => {
       this.#child.kill("SIGKILL");
       await ended;

@@ -1,10 +1,8 @@
-import { createServer } from "node:http";
-import type { AddressInfo } from "node:net";
 import { join } from "node:path";
-import { describe, expect, onTestFinished, test } from "vitest";
+import { describe, expect, test } from "vitest";
 import type { EventName } from "../../schemas/index.ts";
 import { events } from "../../schemas/index.ts";
-import { Command } from "./cli-support.ts";
+import { Command, strangeServer } from "./cli-support.ts";
 import { testDirectory } from "./support.ts";
 
 /** A bridge with the guest `demo`, and with `vm`, which waits at a socket. */
@@ -136,7 +134,7 @@ describe("watch", () => {
     const pieces = Buffer.from(
       `: hello\r\nid: 1\r\nevent: comet\r\ndata: {\r\ndata:"tail": 1}\r\n\r\nevent: ready\ndata: ${ready}\n\nevent: ready\ndata: {}`,
     );
-    const server = createServer((_request, response) => {
+    const url = await strangeServer((_request, response) => {
       response.writeHead(200, { "content-type": "text/event-stream; charset=utf-8" });
       let at = 0;
       const piece = (): void => {
@@ -144,11 +142,7 @@ describe("watch", () => {
         else response.write(pieces.subarray(at, ++at), () => setImmediate(piece));
       };
       piece();
-    }).listen(0, "127.0.0.1");
-    onTestFinished(() => {
-      server.close();
     });
-    const url = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
     const json = await Command.run(["watch", "--url", url, "--json"]);
     expect(json.stdout).toBe(`{"event":"comet","data":{"tail":1}}\n{"event":"ready","data":${ready}}\n`);
     const { code, stdout } = await Command.run(["watch", "--url", url]);

@@ -1,0 +1,137 @@
+import { STATUS_CODES } from "node:http";
+import swagger from "@fastify/swagger";
+import swaggerUi from "@fastify/swagger-ui";
+import type { FastifyError, FastifyInstance, FastifySchema, RouteOptions } from "fastify";
+import fastify from "fastify";
+import type { z } from "zod";
+import { Problem } from "../../schemas/index.ts";
+import { HttpProblem, PROBLEM_TYPE } from "../problem.ts";
+import { errorTable, markdownTable } from "./codes.ts";
+import type { JsonSchema } from "./schema-set.ts";
+import { SchemaSet } from "./schema-set.ts";
+
+/** The page loads nothing from elsewhere, runs no script but its own, and is in no frame. */
+const POLICY = [
+  "default-src 'none'",
+  "base-uri 'none'",
+  "connect-src 'self'",
+  "form-action 'none'",
+  "frame-ancestors 'none'",
+  "img-src 'self' data:",
+  "script-src 'self'",
+  "style-src 'self'",
+].join("; ");
+
+const tags = {
+  guests: "Guests and their state.",
+  endpoints: "Endpoints: what can be connected to.",
+  messages: "Single messages, without a WebSocket.",
+  events: "What happens to guests and endpoints.",
+  bridge: "The bridge itself.",
+};
+
+/**
+ * An application that never listens: the page, and the OpenAPI document (its `swagger()`) of these routes of another
+ * one.
+ * @param prefix the page's path
+ * @param report told of mistakes of the bridge itself
+ */
+export async function openDocuments(
+  prefix: string,
+  routes: readonly RouteOptions[],
+  report: (error: unknown) => void,
+): Promise<FastifyInstance> {
+  const app = fastify({ routerOptions: { ignoreTrailingSlash: true } });
+  app.setValidatorCompiler(() => () => true);
+  app.setSerializerCompiler(() => JSON.stringify);
+  app.setErrorHandler((error: FastifyError, request, reply) => {
+    const { statusCode = 500 } = error;
+    if (statusCode >= 500) report(error);
+    const problem =
+      statusCode >= 500
+        ? new HttpProblem("internal", "the bridge made a mistake; its log says which")
+        : new HttpProblem("not-found", `there is no ${request.method} ${request.url}`);
+    return reply.code(problem.statusCode).type(PROBLEM_TYPE).send(JSON.stringify(problem.toProblem()));
+  });
+  app.setNotFoundHandler((request) => {
+    throw new HttpProblem("not-found", `there is no ${request.method} ${request.url}`);
+  });
+  app.addHook("onRequest", async (_request, reply) => {
+    reply.header("content-security-policy", POLICY);
+    reply.header("referrer-policy", "no-referrer");
+    reply.header("x-content-type-options", "nosniff");
+  });
+  const set = new SchemaSet("draft-2020-12");
+  await app.register(swagger, {
+    openapi: {
+      openapi: "3.1.0",
+      info: { title: "rpmsg-bridge", version: "1", description: description() },
+      tags: Object.entries(tags).map(([name, text]) => ({ name, description: text })),
+    },
+    convertConstToEnum: false,
+    transform: ({ schema, url }) => ({ schema: schemaOfRoute(schema, set), url }),
+    transformObject: (document) => {
+      if (!("openapiObject" in document)) return document.swaggerObject;
+      return { ...document.openapiObject, components: { schemas: set.components } };
+    },
+  });
+  await app.register(swaggerUi, {
+    routePrefix: prefix,
+    uiConfig: { layout: "BaseLayout", deepLinking: true },
+    theme: { title: "rpmsg-bridge" },
+  });
+  for (const { method, url, schema } of routes) {
+    if (method === "HEAD" || url.startsWith(prefix)) continue;
+    app.route({ method, url, schema: schema ?? {}, handler: () => {} });
+  }
+  await app.ready();
+  return app;
+}
+
+function description(): string {
+  return [
+    "RPMsg endpoints of guests, over HTTP. What goes over WebSockets and server-sent events is in " +
+      "[asyncapi.json](/asyncapi.json).",
+    "Fields may be added to what the bridge sends: ignore those that you do not know. Errors have a stable `code`:",
+    markdownTable(errorTable().filter(({ status }) => status !== undefined)),
+  ].join("\n\n");
+}
+
+/** The parts of a route's schema, as JSON schemas in the way that @fastify/swagger reads them. */
+function schemaOfRoute(schema: FastifySchema & { hide?: boolean }, set: SchemaSet): FastifySchema {
+  const { params, querystring, headers, body, response, ...rest } = schema;
+  if (schema.hide === true) return schema;
+  const parts = { params: "Params", querystring: "Query", headers: "Headers" } as const;
+  const converted: Record<string, unknown> = { ...rest };
+  for (const [part, name] of Object.entries(parts) as [keyof typeof parts, string][]) {
+    const zod = { params, querystring, headers }[part];
+    if (zod !== undefined) converted[part] = set.of(zod as z.ZodType, "input", name);
+  }
+  if (body !== undefined) converted["body"] = contentOf(body as Content, "input", set);
+  const responses: Record<string, unknown> = {};
+  for (const [status, content] of Object.entries((response ?? {}) as Record<string, Content>)) {
+    responses[status] = { description: STATUS_CODES[status], ...contentOf(content, "output", set) };
+  }
+  responses["default"] = {
+    description:
+      "Any error: also 403 for pages of others, 421 for a `Host` that is not the bridge's, and 500.",
+    ...contentOf(Problem, "output", set),
+  };
+  return { ...converted, response: responses };
+}
+
+type Content = z.ZodType | { description?: string; content: Record<string, { schema: z.ZodType }> };
+
+/** A body, by its types. */
+function contentOf(schema: Content, io: "input" | "output", set: SchemaSet): JsonSchema {
+  if ("content" in schema) {
+    const { content, ...rest } = schema;
+    const types = Object.entries(content).map(([type, each]) => [type, { schema: set.of(each.schema, io) }]);
+    return { ...rest, content: Object.fromEntries(types) };
+  }
+  const converted = set.of(schema, io);
+  // Without a body.
+  if (converted["type"] === "null") return converted;
+  const type = schema === Problem ? PROBLEM_TYPE : "application/json";
+  return { content: { [type]: { schema: converted } } };
+}

@@ -1,0 +1,28 @@
+import type { FastifyPluginAsync } from "fastify";
+import { z } from "zod";
+import type { Bridge } from "../bridge.ts";
+
+/** Counters of guests and endpoints for Prometheus. */
+export function metricsRoutes(bridge: Bridge): FastifyPluginAsync {
+  return async (app) => {
+    app.get(
+      "/metrics",
+      {
+        schema: {
+          operationId: "getMetrics",
+          summary: "Metrics for Prometheus",
+          description:
+            "The counters of guests and endpoints, named as in `/api/v1`: `messagesToGuest` of an endpoint is " +
+            "`rpmsg_endpoint_messages_to_guest_total`. Those of what is gone are gone too.",
+          tags: ["bridge"],
+          response: { 200: { content: { "text/plain": { schema: z.string() } } } },
+        },
+      },
+      async (_request, reply) => {
+        // Loaded when first asked for: a bridge that nobody watches starts without it.
+        const { METRICS_TYPE, scrape } = await import("../metrics.ts");
+        return reply.type(METRICS_TYPE).send(await scrape(bridge));
+      },
+    );
+  };
+}
