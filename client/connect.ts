@@ -36,7 +36,7 @@ export interface ConnectOptions extends Place {
   origin?: Origin;
   /** How the bridge writes messages; without it utf8 where they are, else base64. With utf8 other bytes are lost. */
   encoding?: Encoding;
-  /** Bearer token. A browser does not let it be sent with a WebSocket. */
+  /** Bearer token. It goes with a WebSocket where that is of `ws`: others take no headers. */
   token?: string;
   /** The WebSocket to use, such as that of the package `ws`. Default: the global one, which Node has from 22 on. */
   WebSocket?: WebSocketConstructor;

@@ -32,6 +32,7 @@ export async function scrape(bridge: Bridge): Promise<string> {
   ];
   const texts: string[] = [];
   for (const family of families) {
+    if (family.samples.length === 0) continue;
     texts.push(await render(family));
     // With many endpoints all of it takes tens of milliseconds: messages come in between.
     await nextTurn();

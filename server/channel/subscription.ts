@@ -11,6 +11,8 @@ import { Outflow } from "./outflow.ts";
 
 /** In a frame's header: the endpoint's peer. */
 const PEER = 0xffff_ffff;
+/** What the longest message costs that there may be: with less credit it could never be sent. */
+const MOST_COST = MUX_MESSAGE_COST + 65_519;
 
 /** A way to open an endpoint, now and after every reset. */
 export interface OpenChannel {
@@ -57,7 +59,7 @@ export class Subscription implements ChannelEvents<number>, OutflowSink {
     this.#way = way;
     this.#limits = limits;
     this.#credit = credit;
-    this.#window = marksOf(limits).pause;
+    this.#window = Math.max(marksOf(limits).pause, MOST_COST);
     this.#outflow = new Outflow(this, way.policy, limits, credit);
   }
 
@@ -175,43 +177,57 @@ export class Subscription implements ChannelEvents<number>, OutflowSink {
     const dst = address === PEER ? undefined : address;
     const cost = MUX_MESSAGE_COST + bytes.length;
     if (port === undefined) {
+      // Fresh credit comes with its return.
       this.#fail("guest-gone", "the subscription is down", id);
-    } else if (dst !== undefined && !this.#destinations.allows(dst, port)) {
+      return;
+    }
+    const beyond = this.#used + cost > this.#window;
+    // What is refused for another reason costs, too, and is given back: the client has counted it.
+    if (!beyond) this.#used += cost;
+    if (dst !== undefined && !this.#destinations.allows(dst, port)) {
       this.#fail("forbidden", `${dst} is neither the channel's peer nor a source of its messages`, id);
     } else if (bytes.length > port.mtu) {
       this.#fail("too-large", `message of ${bytes.length} bytes, the most is ${port.mtu}`, id);
-    } else if (this.#used > 0 && this.#used + cost > this.#window) {
+    } else if (beyond) {
       this.#fail("queue-full", `no credit is left for ${cost} bytes`, id);
     } else {
       const code = port.send(dst, bytes, 0, bytes.length, id);
-      if (code === "sent") this.onSent(id);
+      if (code === "sent") this.#tellSent(id);
       else if (code === "address-invalid") this.#fail("bad-frame", "not an address", id);
       else if (code !== "queued") this.#fail(code, errorAdvice[code], id);
-      if (code === "sent" || code === "queued") this.#used += cost;
-      this.#giveCredit(port);
     }
+    this.#giveCredit();
   }
 
   onWritable(): void {
-    if (this.#port !== undefined) this.#giveCredit(this.#port);
+    this.#giveCredit();
   }
 
   onSent(id: number | undefined): void {
-    if (id !== undefined) this.#mux.tell({ type: "sent", sub: this.#sub, id });
+    this.#tellSent(id);
+    this.#giveCredit();
   }
 
   onUndelivered(code: UndeliveredCode, id: number | undefined): void {
     this.#fail(code, errorAdvice[code], id);
+    this.#giveCredit();
   }
 
   onUnconfirmed(id: number | undefined): void {
     this.#fail("guest-gone", "the guest was reset and may not have read this message", id);
   }
 
-  /** Gives back what no waiting message needs, in large pieces. */
-  #giveCredit(port: ChannelPort<number>): void {
+  #tellSent(id: number | undefined): void {
+    if (id !== undefined) this.#mux.tell({ type: "sent", sub: this.#sub, id });
+  }
+
+  /** Gives back what no waiting message needs: in large pieces, unless the client may need it for its next message. */
+  #giveCredit(): void {
+    const port = this.#port;
+    if (port === undefined) return;
     const free = this.#used - port.pendingBytes;
-    if (free < this.#window / 4) return;
+    const enough = this.#window - this.#used >= MUX_MESSAGE_COST + port.mtu;
+    if (free <= 0 || (enough && free < this.#window / 4)) return;
     this.#used -= free;
     this.#mux.tell({ type: "credit", sub: this.#sub, bytes: free });
   }

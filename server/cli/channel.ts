@@ -12,6 +12,8 @@ import { beforeSignals } from "./signals.ts";
 const GREETING_TIMEOUT = 10_000;
 /** Milliseconds that it has to answer a good-bye. */
 const GOODBYE_TIMEOUT = 1000;
+/** The close code where there was no close frame. */
+const ABNORMAL = 1006;
 /** Bytes that may wait for the bridge to read them before `room` waits. */
 const HIGH_WATER = 65_536;
 
@@ -28,7 +30,7 @@ interface Waiting {
   reject(error: CommandError): void;
 }
 
-/** Is given each frame after the greeting, and its text. A frame of a newer bridge may be one that we do not know. */
+/** Is given each frame, from the greeting on, and its text. A frame of a newer bridge may be one that we do not know. */
 type FrameHandler = (frame: ServerFrame | undefined, text: string) => void;
 
 /** A connection to an endpoint, by the subprotocol rpmsg.v1.json. */
@@ -48,7 +50,11 @@ export class Channel {
   private constructor(socket: WebSocket) {
     this.#socket = socket;
     this.closed = new Promise((resolve, reject) => {
-      socket.once("error", (error) => reject(new CommandError(error.message)));
+      socket.once("error", (error: Error & { code?: string }) => {
+        // Mistakes of whoever answers are told; errors of the system are ends without a good-bye.
+        const mistake = error.code?.startsWith("WS_ERR") === true;
+        reject(new CommandError(mistake ? error.message : explainClose(ABNORMAL, "")));
+      });
       socket.once("close", (code, reason) => {
         const error = new CommandError(explainClose(code, reason.toString()));
         if (code === 1000 || code === 1005) resolve();
@@ -74,9 +80,11 @@ export class Channel {
     const greeted = new Promise<void>((resolve, reject) => {
       timer = setTimeout(() => reject(incomprehensible(flags, "no greeting")), GREETING_TIMEOUT);
       socket.once("message", (data: Buffer) => {
-        const frame = parseFrame(data.toString());
+        const text = data.toString();
+        const frame = parseFrame(text);
         if (frame?.type !== "hello") return reject(incomprehensible(flags, "another greeting"));
         channel.#hello = frame;
+        channel.#early.push(text);
         socket.on("message", (more: Buffer) => channel.#take(more.toString()));
         resolve();
       });

@@ -25,7 +25,7 @@ Examples:
   rpmsg-bridge serve --guest a=emulated,profile=openamp --listen 0.0.0.0:9000
 
 A guest is NAME=KIND[:PATH][,key=value...], KIND one of:
-  emulated         in this process; profile=linux|openamp|rpmsg-lite
+  emulated[:FILE]  in this process, with the services that FILE exports; profile=linux|openamp|rpmsg-lite
   vhost-user:PATH  behind a Unix socket; mode=listen|connect, dialect=linux|linux-bufsz`;
 
 const GUEST_EXAMPLES = `

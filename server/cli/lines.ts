@@ -1,5 +1,6 @@
 import { createInterface } from "node:readline";
 import type { MessageId } from "../../schemas/index.ts";
+import { ClientFrame } from "../../schemas/index.ts";
 import type { Channel } from "./channel.ts";
 import { CommandError } from "./command-error.ts";
 import { parseHex } from "./hex.ts";
@@ -33,7 +34,6 @@ export async function talkInFrames(channel: Channel): Promise<void> {
   talk.greet("ctrl-d");
   /** Messages with an id of which no result has come. */
   const unsettled = new Set<MessageId>();
-  talk.show(`${JSON.stringify(channel.hello)}\n`);
   channel.listen((frame, text) => {
     if ((frame?.type === "sent" || frame?.type === "error") && frame.id !== undefined) {
       unsettled.delete(frame.id);
@@ -44,8 +44,12 @@ export async function talkInFrames(channel: Channel): Promise<void> {
   for await (const line of linesOfInput(channel)) {
     const text = Buffer.from(line, "latin1").toString();
     const frame = frameOf(text);
-    if (frame?.["id"] !== undefined) unsettled.add(frame["id"] as MessageId);
-    channel.sendText(frame === undefined ? text : JSON.stringify({ type: "send", ...frame }));
+    const checked = ClientFrame.safeParse(frame);
+    // What the bridge refuses to read has no result.
+    if (checked.success && checked.data.type === "send" && checked.data.id !== undefined) {
+      unsettled.add(checked.data.id);
+    }
+    channel.sendText(frame === undefined ? text : JSON.stringify(frame));
     await channel.room();
   }
   await talk.finish(() => unsettled.size);
@@ -64,10 +68,12 @@ async function* linesOfInput(channel: Channel): AsyncGenerator<string> {
   }
 }
 
+/** A line of input as a frame, completed; undefined where it cannot be one. */
 function frameOf(text: string): Record<string, unknown> | undefined {
   try {
     const value: unknown = JSON.parse(text);
-    return typeof value === "object" && value !== null && !Array.isArray(value) ? { ...value } : undefined;
+    const isObject = typeof value === "object" && value !== null && !Array.isArray(value);
+    return isObject ? { type: "send", ...value } : undefined;
   } catch {
     return undefined;
   }

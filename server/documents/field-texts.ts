@@ -1,3 +1,8 @@
+const slow =
+  "What happens when more waits for the client than is configured, usually 1 MiB. close: it is closed with 1013; pause: " +
+  "the guest waits for it, usually 2 s, then it is closed with 1013; drop-oldest, drop-newest: messages are dropped and " +
+  "counted.";
+
 /**
  * What the fields of the documents mean: by schema and field, or by field alone where all schemas mean the same. The
  * schemas say the rest.
@@ -23,7 +28,6 @@ export const fieldTexts = {
     "the peer's address is known.",
   "Endpoint.clients": "Clients that are connected, or may still resume their session.",
   "Endpoint.path": "Where to connect; it stays the same while the endpoint lives.",
-  counters: "Messages and bytes are payload.",
   guest: "Name of the guest.",
   generation: "Number of the guest's attachment; it grows with every reset.",
   mtu: "Longest message, in bytes.",
@@ -98,14 +102,14 @@ export const fieldTexts = {
     "shared: one for all such clients (the usual one for those of the host); exclusive: the endpoint's only client.",
   "ChannelQuery.takeover": "With share=exclusive: 1 ends the other clients of the endpoint, with 4003.",
   "ChannelQuery.local": "The channel's local address, decimal or with 0x.",
-  "ChannelQuery.slow": "What happens when the client does not read what the guest sends it.",
+  "ChannelQuery.slow": slow,
   "ChannelQuery.origin": "Which of two endpoints of one name: the guest's or the host's.",
   "ChannelQuery.encoding": "Encoding of all messages to the client.",
   "ChannelQuery.resume": "The session to go on with, from `hello`.",
   "ChannelQuery.after": "With resume: the last `seq` that came.",
   "ServiceQuery.announce": "Name of the service that the client is, 1 to 31 bytes of UTF-8.",
   "ServiceQuery.local": "The service's address, decimal or with 0x.",
-  "ServiceQuery.slow": "What happens when the client does not read what the guest sends it.",
+  "ServiceQuery.slow": slow,
   "ServiceQuery.encoding": "Encoding of all messages to the client.",
 
   // Frames.

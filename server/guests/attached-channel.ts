@@ -128,6 +128,8 @@ export class AttachedChannel<Ticket> implements ChannelPort<Ticket> {
   /** The channel is of no use any more. */
   end(reason: DownReason): void {
     this.close();
+    // What waits is for nobody any more. At a reset the device has dropped it.
+    if (reason === "withdrawn") this.#queue.drop("endpoint-gone");
     this.#events.onEnd(reason);
   }
 }

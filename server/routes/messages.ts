@@ -46,7 +46,6 @@ export function messageRoutes(bridge: Bridge): FastifyPluginAsyncZod {
             "body-too-large",
             "too-large",
             "media-type-unknown",
-            "queue-full",
             "guest-gone",
             "no-address",
             "no-buffer",
@@ -96,6 +95,10 @@ interface Message {
 function messageOf(body: unknown, query: z.infer<typeof MessageQuery>): Message {
   if (Buffer.isBuffer(body)) {
     return { bytes: body, timeout: query.timeout, wait: query.wait, local: query.local };
+  }
+  // Text, or nothing: the framework has a parser for the one, and asks none for the other.
+  if (typeof body !== "object" || body === null) {
+    throw new HttpProblem("media-type-unknown", `want application/json or ${BYTES}`);
   }
   const { data, encoding, timeout, wait, local } = body as z.infer<typeof MessageSend>;
   const bytes = decodeText(data, encoding);

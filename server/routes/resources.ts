@@ -94,7 +94,6 @@ export function resourceRoutes(bridge: Bridge): FastifyPluginAsyncZod {
             "bad-request",
             "guest-unknown",
             "address-in-use",
-            "already-announced",
             "name-service-off",
             "too-many-endpoints",
             "body-too-large",

@@ -1,37 +1,11 @@
-import { once } from "node:events";
+import { getEventListeners, once } from "node:events";
 import type { AddressInfo } from "node:net";
 import { createServer } from "node:net";
 import { describe, expect, onTestFinished, test } from "vitest";
 import { WebSocket } from "ws";
 import type { ChannelState, GenerationChange } from "../../client/index.ts";
 import { connect } from "../../client/index.ts";
-import { codeOf, connectTo, nextEvent, Peer } from "./peer.ts";
-
-/** A WebSocket that shows as little as that of a browser. */
-class BrowserLike {
-  readonly #socket: WebSocket;
-
-  constructor(url: string, protocols: string[]) {
-    this.#socket = new WebSocket(url, protocols);
-    this.#socket.on("error", () => {});
-  }
-
-  get readyState(): number {
-    return this.#socket.readyState;
-  }
-
-  send(data: string): void {
-    this.#socket.send(data);
-  }
-
-  close(code?: number): void {
-    this.#socket.close(code);
-  }
-
-  addEventListener(type: "message" | "close" | "error", listener: (event: never) => void): void {
-    if (type !== "error") this.#socket.addEventListener(type as "message", listener as () => void);
-  }
-}
+import { BrowserLike, codeOf, connectTo, nextEvent, Peer } from "./peer.ts";
 
 describe("the request", () => {
   test("has the subprotocol, and every option in its query", async () => {
@@ -139,7 +113,8 @@ describe("a connection that is lost is made again", () => {
     listening.refusal = undefined;
     const again = await listening.connection();
     expect([...again.query]).toEqual([]);
-    again.hello({ generation: 2 });
+    // Nobody asked for a session.
+    again.hello({ generation: 2, resumed: true });
     expect(await changed).toEqual({ previous: 1, current: 2, resumed: false });
     await again.settle();
     expect(seen).toEqual([["open", reason], ["reconnecting", reason], "generation", ["open", undefined]]);
@@ -229,6 +204,37 @@ describe("the channel ends", () => {
     expect(listening.upgrades).toBe(4);
   });
 
+  test("but not after as many that were not in a row", async () => {
+    const listening = await Peer.listen();
+    const reconnect = { minDelay: 1, maxDelay: 1, attempts: 2 };
+    const { channel, peer } = await listening.connect({ reconnect });
+    let last = peer;
+    for (let i = 0; i < 3; i++) {
+      listening.refuse(404, "endpoint-unknown", "not yet");
+      last.socket.terminate();
+      await listening.refused(1);
+      listening.refusal = undefined;
+      last = await listening.connection();
+      last.hello();
+      await last.settle();
+    }
+    expect(channel.state.connection).toBe("open");
+  });
+
+  test("and connects no more when it is closed between two attempts", async () => {
+    const listening = await Peer.listen();
+    const [closed, later] = [
+      await listening.connect({ reconnect: { minDelay: 20, maxDelay: 20 } }),
+      await listening.connect({ reconnect: { minDelay: 80, maxDelay: 80 } }),
+    ];
+    closed.peer.socket.terminate();
+    later.peer.socket.terminate();
+    await Promise.all([nextEvent(closed.channel, "state"), nextEvent(later.channel, "state")]);
+    closed.channel.close();
+    await listening.connection();
+    expect(listening.upgrades).toBe(3);
+  });
+
   test("when it is closed, once, also between two attempts", async () => {
     const listening = await Peer.listen();
     const reconnect = { minDelay: 60_000 };
@@ -247,6 +253,7 @@ describe("the channel ends", () => {
     const abort = new AbortController();
     const { channel, peer } = await (await Peer.listen()).connect({ signal: abort.signal });
     abort.abort();
+    expect(getEventListeners(abort.signal, "abort")).toEqual([]);
     expect(await channel.closed).toMatchObject({ code: 1000, error: undefined });
     expect(await peer.closed).toBe(1000);
   });

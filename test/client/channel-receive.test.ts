@@ -85,7 +85,8 @@ describe("a loop over the channel", () => {
     await peer.settle();
     expect(dropped).toEqual([2]);
     expect((await channel.receive()).seq).toBe(3);
-    peer.message(4, "1234567890");
+    peer.message(4, "12345");
+    peer.message(5, "67890");
     await peer.settle();
     expect(dropped).toEqual([2]);
     expect((await channel.receive()).seq).toBe(4);
@@ -105,6 +106,47 @@ describe("a message listener", () => {
     for (let seq = 3; seq <= 9; seq++) peer.message(seq);
     await peer.settle();
     expect(texts(seen).join("")).toBe("123456789");
+  });
+
+  test("gets messages in order where more come before it has had those that waited", async () => {
+    const { channel, peer } = await (await Peer.listen()).connect();
+    const seen: Message[] = [];
+    channel.on("dropped", () => {
+      channel.on("message", (message) => seen.push(message));
+    });
+    // In one piece, so that the client reads it in one go.
+    peer.request.socket.cork();
+    peer.message(1);
+    peer.send({ type: "dropped", count: 1 });
+    peer.message(3);
+    peer.request.socket.uncork();
+    await peer.settle();
+    expect(texts(seen)).toEqual(["1", "3"]);
+  });
+
+  test("that another one adds gets what comes after", async () => {
+    const { channel, peer } = await (await Peer.listen()).connect();
+    const seen: Message[] = [];
+    const off = channel.on("message", () => {
+      off();
+      channel.on("message", (message) => seen.push(message));
+    });
+    peer.message(1);
+    peer.message(2);
+    await peer.settle();
+    expect(texts(seen)).toEqual(["2"]);
+  });
+
+  test("gets nothing after the channel was closed", async () => {
+    const { channel, peer } = await (await Peer.listen()).connect();
+    const seen: Message[] = [];
+    channel.on("message", (message) => seen.push(message));
+    peer.message(1);
+    await peer.settle();
+    channel.close();
+    peer.message(2);
+    await peer.closed;
+    expect(texts(seen)).toEqual(["1"]);
   });
 
   test("that ends leaves what comes then to the next one", async () => {

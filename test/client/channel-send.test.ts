@@ -1,5 +1,7 @@
+import { getEventListeners } from "node:events";
 import { describe, expect, test } from "vitest";
-import { codeOf, nextEvent, Peer } from "./peer.ts";
+import { WebSocket } from "ws";
+import { BrowserLike, codeOf, nextEvent, Peer } from "./peer.ts";
 
 test("a string goes as utf8, bytes as base64, with what was asked besides", async () => {
   const { channel, peer } = await (await Peer.listen()).connect();
@@ -83,17 +85,17 @@ describe("back-pressure", () => {
 
   test("no more bytes either; one message goes alone, however long", async () => {
     const { channel, peer } = await (await Peer.listen()).connect({ window: { bytes: 100 } });
-    for (const length of [60, 40, 1, 500, 1])
+    for (const length of [60, 40, 1, 500, 1, 50, 50])
       void channel.send("ä".repeat(length / 2) + "x".repeat(length % 2));
     const lengths: number[][] = [];
-    for (let answered = 0; answered < 5; ) {
+    for (let answered = 0; answered < 7; ) {
       await peer.settle();
       const written = await Promise.all(Array.from({ length: peer.waiting }, () => peer.nextSend()));
       lengths.push(written.map(({ data }) => Buffer.byteLength(data)));
       for (const { id } of written) peer.sent(id);
       answered += written.length;
     }
-    expect(lengths).toEqual([[60, 40], [1], [500], [1]]);
+    expect(lengths).toEqual([[60, 40], [1], [500], [1, 50], [50]]);
   });
 
   test("past the queue's bounds a message is refused, until others were answered", async () => {
@@ -145,14 +147,31 @@ describe("an abort", () => {
     }
   });
 
-  test("when it is written: the promise ends, and the window is filled until the answer", async () => {
+  test("of one in the middle leaves the others as they are", async () => {
     const { channel, peer } = await (await Peer.listen()).connect({ window: { messages: 1 } });
     const abort = new AbortController();
+    void channel.send("a");
+    const back = channel.send("b", { signal: abort.signal });
+    for (const data of ["c", "d", "e"]) void channel.send(data);
+    abort.abort(reason);
+    expect(await codeOf(back)).toBe(reason);
+    for (const data of ["a", "c", "d", "e"]) {
+      const frame = await peer.nextSend();
+      expect(frame.data).toBe(data);
+      peer.sent(frame.id);
+    }
+  });
+
+  test("when it is written: the promise ends, and the window is filled until the answer", async () => {
+    const limits = { window: { messages: 1 }, queue: { messages: 1 } };
+    const { channel, peer } = await (await Peer.listen()).connect(limits);
+    const abort = new AbortController();
     const result = channel.send("a", { signal: abort.signal });
-    void channel.send("b");
     const { id } = await peer.nextSend();
     abort.abort(reason);
     expect(await codeOf(result)).toBe(reason);
+    void channel.send("b");
+    expect(await codeOf(channel.send("c"))).toBe("queue-full");
     await peer.settle();
     expect(peer.waiting).toBe(0);
     peer.sent(id);
@@ -165,6 +184,7 @@ describe("an abort", () => {
     const result = channel.send("a", { signal: abort.signal });
     peer.sent((await peer.nextSend()).id);
     await result;
+    expect(getEventListeners(abort.signal, "abort")).toEqual([]);
     abort.abort(reason);
     await expect(result).resolves.toBeUndefined();
   });
@@ -197,6 +217,27 @@ describe("a connection is lost: messages before", () => {
       "fulfilled",
       "fulfilled",
     ]);
+  });
+
+  test("are not written to a connection that is about to end", async () => {
+    let ending = false;
+    class Ending extends BrowserLike {
+      override get readyState() {
+        return ending ? WebSocket.CLOSING : super.readyState;
+      }
+    }
+    const listening = await Peer.listen();
+    const { channel, peer } = await listening.connect({ WebSocket: Ending });
+    ending = true;
+    const result = channel.send("a");
+    peer.socket.terminate();
+    await peer.closed;
+    expect(peer.waiting).toBe(0);
+    ending = false;
+    const again = await listening.connection();
+    again.hello({ resumed: true });
+    again.sent((await again.nextSend()).id);
+    await result;
   });
 
   test.each([

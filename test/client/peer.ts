@@ -187,6 +187,32 @@ export class Peer {
   }
 }
 
+/** A WebSocket that shows as little as that of a browser. */
+export class BrowserLike {
+  readonly #socket: WebSocket;
+
+  constructor(url: string, protocols: string[]) {
+    this.#socket = new WebSocket(url, protocols);
+    this.#socket.on("error", () => {});
+  }
+
+  get readyState(): number {
+    return this.#socket.readyState;
+  }
+
+  send(data: string): void {
+    this.#socket.send(data);
+  }
+
+  close(code?: number): void {
+    this.#socket.close(code);
+  }
+
+  addEventListener(type: "message" | "close" | "error", listener: (event: never) => void): void {
+    if (type !== "error") this.#socket.addEventListener(type as "message", listener as () => void);
+  }
+}
+
 /** As `connect`, with the WebSocket of ws, at once again after a loss, and over at the end of the test. */
 export async function connectTo({ url }: { url: string }, options: ConnectOptions = {}) {
   const channel = await connect(url, {

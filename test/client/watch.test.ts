@@ -1,8 +1,9 @@
+import { getEventListeners } from "node:events";
 import type { IncomingMessage, ServerResponse } from "node:http";
 import { describe, expect, onTestFinished, test } from "vitest";
 import type { Change, Watch, WatchOptions } from "../../client/index.ts";
 import { watch } from "../../client/index.ts";
-import { testBridge } from "../server/support.ts";
+import { eventually, testBridge } from "../server/support.ts";
 import { codeOf, Peer } from "./peer.ts";
 
 interface Stream {
@@ -220,15 +221,16 @@ describe("the loop", () => {
     abort.abort();
     expect((await end).done).toBe(true);
     const later = new AbortController();
-    const { peer } = await scripted();
-    peer.onRequest = (_request, response) => {
-      response.writeHead(503).end(() => later.abort());
-    };
-    const waiting = watch(peer.http, {
-      signal: later.signal,
-      reconnect: { initial: true, minDelay: 60_000 },
-    });
-    expect((await waiting[Symbol.asyncIterator]().next()).done).toBe(true);
+    const patient = await scripted({ signal: later.signal, reconnect: { minDelay: 60_000 } });
+    const waiting = patient.loop.next();
+    (await patient.stream()).end();
+    // The wait listens to the signal, as the request did before.
+    await eventually("the wait", () =>
+      getEventListeners(later.signal, "abort").some(({ name }) => name === "end") ? true : undefined,
+    );
+    later.abort();
+    expect((await waiting).done).toBe(true);
+    expect(getEventListeners(later.signal, "abort")).toEqual([]);
   });
 
   test("that is left ends the connection", async () => {

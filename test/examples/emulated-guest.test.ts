@@ -1,17 +1,14 @@
-import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { mkdirSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from "node:fs";
+import { readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
-import { fileURLToPath } from "node:url";
-import { describe, expect, onTestFinished, test } from "vitest";
+import { describe, expect, test } from "vitest";
 import { titled, unsupported } from "../rpmsg/posix/support.ts";
-import { testDirectory } from "../server/support.ts";
 import { blocksOf } from "./markdown.ts";
+import { project, ROOT, run, shell } from "./project.ts";
 
 // docs/emulated-guest.md: every block of it is run, or is a part of a file that is. Needs `npm run build`.
 
-const ROOT = fileURLToPath(new URL("../..", import.meta.url));
 const EXAMPLE = join(ROOT, "examples/ci-test");
 const blocks = blocksOf(readFileSync(join(ROOT, "docs/emulated-guest.md"), "utf8"));
 const programs = blocks.flatMap((block, i) => {
@@ -22,47 +19,6 @@ const programs = blocks.flatMap((block, i) => {
 });
 const commands = blocks.filter(({ language }) => language === "sh").map(({ text }) => text.trim());
 
-/** A folder where the package and `ws` are installed. */
-function project(): string {
-  const directory = testDirectory();
-  mkdirSync(join(directory, "node_modules/@types"), { recursive: true });
-  symlinkSync(ROOT, join(directory, "node_modules/rpmsg-bridge"));
-  for (const name of ["ws", "@types/ws", "@types/node"]) {
-    symlinkSync(join(ROOT, "node_modules", name), join(directory, "node_modules", name));
-  }
-  writeFileSync(join(directory, "package.json"), '{ "type": "module" }');
-  return directory;
-}
-
-/** Starts a command line as a shell has it, in a group of its own, which is ended with the test. */
-function shell(command: string, directory: string, environment: NodeJS.ProcessEnv = {}) {
-  const { PATH, HOME } = process.env;
-  const env = { PATH, HOME, ...environment };
-  const child = spawn("sh", ["-c", command], { cwd: directory, env, detached: true });
-  const exited = once(child, "close");
-  let stderr = "";
-  child.stderr.on("data", (part: Buffer) => {
-    stderr += part.toString();
-  });
-  onTestFinished(async () => {
-    if (child.exitCode === null && child.pid !== undefined) process.kill(-child.pid, "SIGKILL");
-    await exited;
-  });
-  return { child, exited, stderr: () => stderr };
-}
-
-/** Runs one to its end; its standard output. */
-async function run(command: string, directory: string, environment?: NodeJS.ProcessEnv): Promise<string> {
-  const { child, exited, stderr } = shell(command, directory, environment);
-  let stdout = "";
-  child.stdout.on("data", (part: Buffer) => {
-    stdout += part.toString();
-  });
-  const [code] = (await exited) as [number | null];
-  if (code !== 0) throw new Error(`${command}: exit code ${code}\n${stdout}${stderr()}`);
-  return stdout;
-}
-
 const needsSocket = (text: string): boolean => text.includes("vhost-user");
 
 describe.each(programs)("program $#", ({ text, output }) => {
@@ -71,7 +27,7 @@ describe.each(programs)("program $#", ({ text, output }) => {
     async () => {
       const directory = project();
       writeFileSync(join(directory, "program.js"), text);
-      expect(await run("node program.js", directory)).toBe(output);
+      expect((await run("node program.js", directory)).stdout).toBe(output);
     },
   );
 });
@@ -82,7 +38,7 @@ test("the programs are TypeScript of the strictest kind", async () => {
   const tsc = join(ROOT, "node_modules/.bin/tsc");
   const options =
     "--noEmit --strict --exactOptionalPropertyTypes --module nodenext --target es2023 --types node";
-  expect(await run(`${tsc} ${options} program*.ts`, directory)).toBe("");
+  expect((await run(`${tsc} ${options} program*.ts`, directory)).stdout).toBe("");
 });
 
 test("what is shown of the example is in its files", () => {
@@ -94,10 +50,10 @@ test("what is shown of the example is in its files", () => {
 test("the test of the example passes", async () => {
   const [command] = commands.filter((each) => each.startsWith("node --test"));
   expect(command).toBeDefined();
-  const output = await run(command as string, ROOT);
+  const { stdout } = await run(command as string, ROOT);
   // Which character comes first depends on the reporter, and that on Node.
-  expect(output).toMatch(/^\S pass 3$/m);
-  expect(output).toMatch(/^\S fail 0$/m);
+  expect(stdout).toMatch(/^\S pass 3$/m);
+  expect(stdout).toMatch(/^\S fail 0$/m);
 });
 
 test("the board of the example can be tried by hand", async () => {
@@ -110,7 +66,8 @@ test("the board of the example can be tried by hand", async () => {
   expect(sessions).toHaveLength(1);
   for (const { text } of sessions) {
     const [typed = "", ...answer] = text.split("\n");
-    expect(await run(typed.replace("$ ", ""), ROOT, { RPMSG_BRIDGE_URL: url })).toBe(answer.join("\n"));
+    const { stdout } = await run(typed.replace("$ ", ""), ROOT, { RPMSG_BRIDGE_URL: url });
+    expect(stdout).toBe(answer.join("\n"));
   }
 });
 

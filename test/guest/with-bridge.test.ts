@@ -271,6 +271,57 @@ describe("what a client of the bridge sees of a fault", () => {
   });
 });
 
+describe("addresses and announcements", () => {
+  test("an endpoint with agreed addresses, one that the host announces, and one that both do", async () => {
+    const where = service(
+      ({ name, address }) =>
+        ({ reply }) =>
+          reply(`${name} ${address}`),
+    );
+    const guest = new EmulatedGuest({
+      services: {
+        agreed: { service: where, ns: "none", address: 41 },
+        down: { service: where, ns: "down" },
+        up: { service: where, ns: "up", address: 2000 },
+        both: { service: where, ns: "both", address: 2001 },
+      },
+      otherService: () => undefined,
+    });
+    const endpoints = [
+      { name: "agreed", ns: "none" as const, address: 1040, peer: 41 },
+      { name: "down", ns: "down" as const },
+      { name: "up", ns: "up" as const },
+    ];
+    const bridge = await start(
+      { guests: { board: { kind: "emulated", endpoints } } },
+      { guests: { board: guest } },
+    );
+    const answers: string[] = [];
+    for (const name of ["agreed", "down", "up", "both"]) {
+      const client = await open(bridge, `board/${name}`);
+      client.send("?");
+      // The first message of a channel that the host announced is empty.
+      answers.push(await eventually("an answer", async () => (await client.text()) || undefined));
+    }
+    expect(answers).toEqual(["agreed 41", "down 1024", "up 2000", "both 2001"]);
+  });
+
+  test("a service may reboot its own guest", async () => {
+    const held: { guest?: EmulatedGuest } = {};
+    const { guest, bridge } = await board({
+      services: { echo, reset: service(() => () => held.guest?.reboot()) },
+    });
+    held.guest = guest;
+    const client = await open(bridge, "board/reset");
+    client.send("now");
+    expect((await client.closed).code).toBe(4001);
+    const next = await open(bridge, "board/echo");
+    next.send("hello");
+    expect(await next.text()).toBe("hello");
+    expect(await get<Guest>(bridge, "guests/board")).toMatchObject({ state: "attached", generation: 2 });
+  });
+});
+
 describe.skipIf(unsupported !== undefined)(
   titled("a guest of this process behind a socket of the bridge"),
   () => {

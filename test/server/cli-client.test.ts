@@ -117,7 +117,7 @@ describe("info", () => {
       Object.entries(value).flatMap(([key, each]: [string, unknown]) =>
         key === "counters" ? Object.keys(each as object) : [key],
       );
-    const shown = (block: string) => [...block.matchAll(/^ {2}(\S+)/gm)].map(([, key]) => key);
+    const shown = (block: string) => [...block.matchAll(/^ {2}(\S+)/gm)].map(([, key = ""]) => key);
     const json = JSON.parse((await run(["info", "amp/echo", "--json"])).stdout) as Record<string, object>;
     expect(["guest", ...shown(endpoint)].toSorted()).toEqual(keys(json["endpoint"] ?? {}).toSorted());
     expect(["name", ...shown(guest)].toSorted()).toEqual(keys(json["guest"] ?? {}).toSorted());

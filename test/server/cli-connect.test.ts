@@ -216,7 +216,8 @@ describe("connect --json", () => {
   });
 
   test("what is wrong with a line comes back as an error frame; it goes on, and its end is exit code 1", async () => {
-    const input = 'nonsense\n[1]\n{"id":7}\n{"id":8,"data":"x","encoding":"morse"}\n{"data":"fine"}\n';
+    const input =
+      'nonsense\n[1]\n{"id":7}\n{"id":8,"data":"x","encoding":"morse"}\n{"id":[],"data":"x"}\n{"data":"fine"}\n';
     const { code, stdout, stderr } = await run(["demo/echo", "--json"], { input });
     expect(framesOf(stdout)).toMatchObject([
       { type: "hello" },
@@ -224,9 +225,10 @@ describe("connect --json", () => {
       { type: "error", code: "bad-frame" },
       { type: "error", code: "bad-frame", id: 7 },
       { type: "error", code: "bad-frame", id: 8 },
+      { type: "error", code: "bad-frame" },
       { type: "message", data: "fine" },
     ]);
-    expect([code, stderr]).toEqual([1, "rpmsg-bridge: 4 messages not delivered\n"]);
+    expect([code, stderr]).toEqual([1, "rpmsg-bridge: 5 messages not delivered\n"]);
   });
 });
 

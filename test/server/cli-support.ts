@@ -216,7 +216,7 @@ export class Terminal {
   }
 
   /** Waits until that text is shown, and gives all up to its end; the next call goes on from there. */
-  async shows(text: string): Promise<string> {
+  async expect(text: string): Promise<string> {
     for (;;) {
       const at = this.#shown.indexOf(text);
       if (at !== -1) {

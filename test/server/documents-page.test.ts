@@ -7,7 +7,13 @@ import { testBridge } from "./support.ts";
 describe("/docs", () => {
   test("every answer has a policy that allows nothing from elsewhere and no script in the page", async () => {
     const { url } = await testBridge();
-    for (const path of ["/docs", "/docs/", "/docs/json", "/docs/static/swagger-ui-bundle.js", "/docs/nothing"]) {
+    for (const path of [
+      "/docs",
+      "/docs/",
+      "/docs/json",
+      "/docs/static/swagger-ui-bundle.js",
+      "/docs/nothing",
+    ]) {
       const { headers } = await fetch(url + path);
       const policy = headers.get("content-security-policy") ?? "";
       expect(policy).toMatch(/^default-src 'none';/);
@@ -36,18 +42,22 @@ describe("/docs", () => {
     expect([response.status, await response.text()]).toEqual([200, ""]);
   });
 
-  test.each(["/docs", "/docs/", "/docs/static/swagger-ui.css", "/openapi.json", "/asyncapi.json", "/metrics"])(
-    "%s is guarded as everything else",
-    async (path) => {
-      const { bridge, url } = await testBridge({ hosts: ["bridge.lab"] });
-      expect(bridge.ready).toBe(true);
-      expect((await fetch(url + path)).status).toBe(200);
-      const foreign = await fetch(url + path, { headers: { origin: "http://evil.example" } });
-      expect(foreign.status).toBe(403);
-      expect(foreign.headers.get("content-type")).toMatch(/^application\/problem\+json/);
-      expect(Problem.parse(await foreign.json()).code).toBe("origin-forbidden");
-    },
-  );
+  test.each([
+    "/docs",
+    "/docs/",
+    "/docs/static/swagger-ui.css",
+    "/openapi.json",
+    "/asyncapi.json",
+    "/metrics",
+  ])("%s is guarded as everything else", async (path) => {
+    const { bridge, url } = await testBridge({ hosts: ["bridge.lab"] });
+    expect(bridge.ready).toBe(true);
+    expect((await fetch(url + path)).status).toBe(200);
+    const foreign = await fetch(url + path, { headers: { origin: "http://evil.example" } });
+    expect(foreign.status).toBe(403);
+    expect(foreign.headers.get("content-type")).toMatch(/^application\/problem\+json/);
+    expect(Problem.parse(await foreign.json()).code).toBe("origin-forbidden");
+  });
 });
 
 const missing = missingBrowser();
@@ -64,25 +74,31 @@ describe.skipIf(missing !== undefined)(`/docs in Chromium${why}`, () => {
     await browser?.close();
   });
 
-  test.each(["/docs", "/docs/"])("%s shows every operation, without the network and within its policy", async (path) => {
-    const { url } = await testBridge();
-    const page = await browser.newPage();
-    const foreign: string[] = [];
-    const complaints: string[] = [];
-    page.on("request", (request) => {
-      if (!request.url().startsWith(`${url}/docs`) && !request.url().startsWith("data:")) foreign.push(request.url());
-    });
-    page.on("console", (line) => complaints.push(`${line.type()}: ${line.text()}`));
-    page.on("pageerror", (error) => complaints.push(error.message));
-    await page.goto(url + path);
-    await page.locator("#operations-messages-sendMessage").click();
-    await page.getByText("Try it out").waitFor();
-    const shown = await page.locator(".opblock").count();
-    const { paths } = (await (await fetch(`${url}/openapi.json`)).json()) as { paths: Record<string, object> };
-    expect(shown).toBe(Object.values(paths).flatMap((each) => Object.keys(each)).length);
-    expect(foreign).toEqual([]);
-    expect(complaints).toEqual([]);
-    await page.screenshot({path:"/tmp/docs.png", fullPage: true});
-    await page.close();
-  });
+  test.each(["/docs", "/docs/"])(
+    "%s shows every operation, without the network and within its policy",
+    async (path) => {
+      const { url } = await testBridge();
+      const page = await browser.newPage();
+      const foreign: string[] = [];
+      const complaints: string[] = [];
+      page.on("request", (request) => {
+        if (!request.url().startsWith(`${url}/docs`) && !request.url().startsWith("data:"))
+          foreign.push(request.url());
+      });
+      page.on("console", (line) => complaints.push(`${line.type()}: ${line.text()}`));
+      page.on("pageerror", (error) => complaints.push(error.message));
+      await page.goto(url + path);
+      await page.locator("#operations-messages-sendMessage").click();
+      await page.getByText("Try it out").waitFor();
+      const shown = await page.locator(".opblock").count();
+      const { paths } = (await (await fetch(`${url}/openapi.json`)).json()) as {
+        paths: Record<string, object>;
+      };
+      expect(shown).toBe(Object.values(paths).flatMap((each) => Object.keys(each)).length);
+      expect(foreign).toEqual([]);
+      expect(complaints).toEqual([]);
+      await page.screenshot({ path: "/tmp/docs.png", fullPage: true });
+      await page.close();
+    },
+  );
 });

@@ -214,14 +214,11 @@ describe("a client that sends more than the guest takes", () => {
   });
 
   test("and does not read the answers is closed with 1013", async () => {
-    const { open, counters } = await jsonValve({ slowReaderBytes: 4096 });
+    const { open, endpoint, counters } = await jsonValve({ slowReaderBytes: 4096 });
     const client = await open();
     client.socket.pause();
-    const frame = JSON.stringify({ type: "nonsense", id: "x".repeat(64) });
-    await eventually("the end of it", async () => {
-      for (let i = 0; i < 1000; i++) client.socket.send(frame);
-      return client.socket.bufferedAmount > 1_000_000 ? true : undefined;
-    });
+    for (let i = 0; i < 1000; i++) client.write({ type: "nonsense", id: i });
+    await endpoint("valve", (each) => each.clients === 0);
     client.socket.resume();
     expect((await client.closed).code).toBe(1013);
     expect((await counters()).accepted).toBe(0);

@@ -2,14 +2,16 @@ import { readFileSync } from "node:fs";
 import { describe, expect, onTestFinished, test } from "vitest";
 import { WebSocket } from "ws";
 import { EmulatedGuest, echo, sensor, sink, source, tty } from "../../guest/index.ts";
-import { ServerFrame } from "../../schemas/index.ts";
-import { MuxServerFrame } from "../../schemas/frames.ts";
+import { ClientFrame, events, MuxClientFrame, MuxServerFrame, ServerFrame } from "../../schemas/index.ts";
 import { startBridge } from "../../server/index.ts";
 import type { Transcript, TranscriptLine } from "../support/transcript.ts";
 import { Placeholders, parseTranscripts, valueOf } from "../support/transcript.ts";
 
 const page = readFileSync(new URL("../../docs/protocol.md", import.meta.url), "utf8");
 const transcripts = parseTranscripts(page);
+
+/** Milliseconds after which a bridge that is to say something says nothing. */
+const PATIENCE = 10_000;
 
 const services = { echo, tty, sensor, source, sink };
 
@@ -34,12 +36,16 @@ class Connection {
     this.#wake();
   }
 
-  async next(): Promise<Item> {
+  async next(where: string): Promise<Item> {
     for (;;) {
       const item = this.#items.shift();
       if (item !== undefined) return item;
-      await new Promise<void>((resolve) => {
-        this.#wake = resolve;
+      await new Promise<void>((resolve, reject) => {
+        const timer = setTimeout(() => reject(new Error(`${where}: the bridge says nothing`)), PATIENCE);
+        this.#wake = () => {
+          clearTimeout(timer);
+          resolve();
+        };
       });
     }
   }
@@ -59,8 +65,7 @@ function openWebSocket(url: string, path: string, protocol: string | undefined):
   socket.on("error", () => {});
   socket.on("open", () => connection.add("<<", `open ${socket.protocol}`.trim()));
   socket.on("message", (data: Buffer, isBinary) => {
-    if (isBinary) connection.add("<", data.length === 0 ? { hex: "" } : { hex: data.toString("hex") });
-    else connection.add("<", valueOf(data.toString()));
+    connection.add("<", isBinary ? { hex: data.toString("hex") } : valueOf(data.toString()));
   });
   socket.on("unexpected-response", (_request, response) => {
     let body = "";
@@ -74,8 +79,10 @@ function openWebSocket(url: string, path: string, protocol: string | undefined):
   });
   socket.on("close", (code, reason) => connection.add("<<", `close ${code} ${reason.toString()}`.trim()));
   connection.say = (text) => {
-    const value = valueOf(text) as { hex?: string; text?: string };
-    socket.send(value.hex === undefined ? (value.text ?? text) : Buffer.from(value.hex, "hex"));
+    const [, what = text, times = "1"] = /^(.*) x(\d+)$/.exec(text) ?? [];
+    const value = valueOf(what) as { hex?: string; text?: string };
+    const data = value.hex === undefined ? (value.text ?? what) : Buffer.from(value.hex, "hex");
+    for (let count = Number(times); count > 0; count--) socket.send(data);
   };
   connection.end = (code) => (code === undefined ? socket.terminate() : socket.close(code));
   return connection;
@@ -156,7 +163,7 @@ async function replay({ lines }: Transcript): Promise<void> {
         connection = request(bridge.url, head);
         head = [];
       }
-      const item = await connection.next();
+      const item = await connection.next(where);
       const value = placeholders.resolve(valueOf(text), item.value);
       expect(item, where).toStrictEqual({ mark, value });
     }
@@ -183,3 +190,84 @@ async function operate(guest: EmulatedGuest, what: string, name: string): Promis
   if (what === "reboot" || what === "pause" || what === "resume") await guest[what]();
   else if (what !== "withdraw" || !guest.withdraw(name)) throw new Error(`the guest cannot ${what} ${name}`);
 }
+
+/** The transcript of this title. */
+function transcript(title: string): Transcript {
+  const found = transcripts.find((each) => each.title === `Transcript of ${title}`);
+  if (found === undefined) throw new Error(`there is no transcript of ${title}`);
+  return found;
+}
+
+/** Types of the frames that one side sends in a transcript. */
+function typesIn(title: string, mark: ">" | "<"): Set<unknown> {
+  const values = transcript(title).lines.map((line) => (line.mark === mark ? valueOf(line.text) : undefined));
+  return new Set(values.map((value) => (value as { type?: unknown } | undefined)?.type));
+}
+
+function typesOf(union: { options: readonly { shape: { type: { value: string } } }[] }): string[] {
+  return union.options.map(({ shape }) => shape.type.value);
+}
+
+describe("docs/protocol.md: the bridge says what is written", () => {
+  test.each(transcripts.map((each) => [each.title, each] as const))("%s", async (_title, each) => {
+    await replay(each);
+  });
+
+  test.each([
+    ["rpmsg.v1.json", ClientFrame, ServerFrame],
+    ["rpmsg.v1.mux", MuxClientFrame, MuxServerFrame],
+  ] as const)("every frame of %s is shown", (title, fromClient, fromBridge) => {
+    expect(typesIn(title, ">")).toEqual(new Set([undefined, ...typesOf(fromClient)]));
+    expect(typesIn(title, "<")).toEqual(new Set([undefined, ...typesOf(fromBridge)]));
+  });
+
+  test("every event is shown, raw channels and requests are", () => {
+    const lines = transcript("events").lines.map(({ text }) => text);
+    for (const name of Object.keys(events)) expect(lines).toContain(`event: ${name}`);
+    expect(transcript("rpmsg.v1.raw").lines).not.toHaveLength(0);
+    expect(transcript("HTTP requests").lines).not.toHaveLength(0);
+  });
+});
+
+describe("a transcript that is not what the bridge says", () => {
+  const hello = `{"type": "hello", "protocol": "rpmsg.v1.mux", "instance": "<instance>"}`;
+  const talk = (...lines: string[]): Transcript => {
+    const all = [
+      ">> open /ws/v1 rpmsg.v1.mux",
+      "<< open rpmsg.v1.mux",
+      ...lines,
+      ">> close 1000",
+      "<< close 1000",
+    ];
+    const [parsed] = parseTranscripts(`# Talk\n\`\`\`transcript\n${all.join("\n")}\n\`\`\`\n`);
+    if (parsed === undefined) throw new Error("no transcript");
+    return parsed;
+  };
+  const ping = ['> {"type": "ping"}', '< {"type": "pong"}'];
+
+  test("but this one is", async () => {
+    await expect(replay(talk(`< ${hello}`, ...ping))).resolves.toBeUndefined();
+  });
+
+  test.each([
+    ["has another value", [`< ${hello.replace("mux", "raw")}`]],
+    ["has a field too many", [`< ${hello.replace("}", ', "version": 1}')}`]],
+    ["has a field too few", [`< ${hello.replace(', "instance": "<instance>"', "")}`]],
+    ["has a frame too few", ping],
+    ["has none in the end", [`< ${hello}`, '> {"type": "ping"}']],
+    ["has a text for bytes", ["< 00"]],
+    ["has a name for two values", [`< ${hello.replace('"rpmsg.v1.mux"', '"<instance>"')}`]],
+  ])("%s", async (_what, lines) => {
+    await expect(replay(talk(...lines))).rejects.toThrow("to strictly equal");
+  });
+
+  test("has a close that does not come as it is written", async () => {
+    const { lines } = talk(`< ${hello}`);
+    const other = lines.map((line) => ({ ...line, text: line.text.replace("close 1000", "close 1001") }));
+    await expect(replay({ title: "", lines: other })).rejects.toThrow("to strictly equal");
+  });
+});
+
+test("a line that is none is named", () => {
+  expect(() => parseTranscripts("```transcript\n> 00\n* 00\n```\n")).toThrow("line 3 is no line");
+});

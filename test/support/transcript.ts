@@ -114,7 +114,7 @@ export class Placeholders {
         const name = /^<([a-z]+)>$/.exec(part)?.[1];
         const known = name === undefined ? part : this.#values.get(name);
         if (name !== undefined && known === undefined) names.push(name);
-        return known === undefined ? "([^\\s:]+)" : known.replaceAll(/[^\w]/g, "\\$&");
+        return known === undefined ? "(\\S+)" : known.replaceAll(/[^\w]/g, "\\$&");
       })
       .join("");
     const found = new RegExp(`^${pattern}$`).exec(actual);
