@@ -64,7 +64,10 @@ const page = {
   /** Most endpoints of an answer. */
   limit: z.coerce.number().int().min(1).max(10_000).default(1000),
   /** The list goes on behind the endpoint with this id. */
-  after: z.string().optional(),
+  after: z
+    .string()
+    .regex(/^e\d{1,15}$/, "want the id of an endpoint")
+    .optional(),
 };
 
 /** The query of a guest's list of endpoints. */

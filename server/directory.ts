@@ -8,6 +8,8 @@ interface Entry {
   /** The number in the id: endpoints are listed in its order. */
   readonly number: number;
   readonly path: string;
+  /** The address in the path. That of an endpoint that the guest is to announce may change. */
+  readonly address: number | undefined;
   readonly port: EndpointPort;
 }
 
@@ -47,9 +49,11 @@ export class Directory {
     const holders = names.get(name) ?? [];
     // The two sides number their addresses apart, so that name and address may be taken: then only the id tells.
     const plain = holders.length === 0 && !UNNAMABLE.has(name);
-    const ambiguous = address === undefined || holders.some((other) => other.port.address === address);
-    const reference = plain ? { name } : ambiguous ? { id } : { name, address };
-    const entry = { id, number, path: endpointPath(guest, reference), port };
+    const ambiguous =
+      address === undefined ||
+      holders.some((other) => other.port.address === address || other.address === address);
+    const reference: EndpointReference = plain ? { name } : ambiguous ? { id } : { name, address };
+    const entry = { id, number, path: endpointPath(guest, reference), address: reference.address, port };
     names.set(name, [...holders, entry]);
     this.#entries.set(id, entry);
     this.#byPort.set(port, entry);
@@ -70,11 +74,15 @@ export class Directory {
   find(guest: string, { id, name, address, origin }: EndpointReference): EndpointPort | undefined {
     const byId = id === undefined ? undefined : this.#entries.get(id);
     const holders = id === undefined ? this.#guests.get(guest)?.get(name ?? "") : byId && [byId];
-    for (const { port } of holders ?? []) {
-      if (port.guest !== guest || (address !== undefined && port.address !== address)) continue;
-      if (origin === undefined || port.origin === origin) return port;
-    }
-    return undefined;
+    const fits = ({ port }: Entry) =>
+      port.guest === guest && (origin === undefined || port.origin === origin);
+    // Its own path goes before an address that an older one has got since.
+    const found =
+      address === undefined
+        ? holders?.find(fits)
+        : (holders?.find((entry) => entry.address === address && fits(entry)) ??
+          holders?.find((entry) => entry.port.address === address && fits(entry)));
+    return found?.port;
   }
 
   has(port: EndpointPort): boolean {

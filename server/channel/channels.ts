@@ -189,19 +189,15 @@ export class Channels {
     query: z.infer<typeof RawQuery>,
     connection: Connection,
     take: () => WebSocket | undefined,
-    onEnd = (): void => {},
+    withdraw = (): void => {},
   ): void {
-    const channel = new RawChannel(connection, query.slow, this.#host.limits);
+    const channel = new RawChannel(connection, query.slow, this.#host.limits, withdraw);
     // Opened before the handshake, so that a refusal is an HTTP answer.
     const port = this.open(endpoint, query, channel);
     channel.bind(port);
     const socket = take();
-    if (socket === undefined) {
-      port.close();
-      onEnd();
-    } else {
-      this.#serve(connection, socket, channel, onEnd);
-    }
+    if (socket === undefined) channel.onClosed();
+    else this.#serve(connection, socket, channel, () => {});
   }
 
   #openJson(

@@ -16,12 +16,15 @@ export class RawChannel implements ChannelEvents<undefined>, ConnectionHandler, 
   readonly #connection: Connection;
   readonly #marks: Marks;
   readonly #outflow: Outflow;
+  readonly #onEnd: () => void;
   #port: ChannelPort<undefined> | undefined;
 
-  constructor(connection: Connection, policy: SlowPolicy, limits: Limits) {
+  /** @param onEnd called when the channel is of no more use, before its connection is closed */
+  constructor(connection: Connection, policy: SlowPolicy, limits: Limits, onEnd = (): void => {}) {
     this.#connection = connection;
     this.#marks = marksOf(limits);
     this.#outflow = new Outflow(this, policy, limits);
+    this.#onEnd = onEnd;
   }
 
   /** The endpoint is open. */
@@ -124,11 +127,11 @@ export class RawChannel implements ChannelEvents<undefined>, ConnectionHandler, 
   onClosed(): void {
     this.#outflow.end();
     this.#port?.close();
+    this.#onEnd();
   }
 
   #close(code: number, reason: string): void {
-    this.#outflow.end();
-    this.#port?.close();
+    this.onClosed();
     this.#connection.close(code, reason);
   }
 }

@@ -6,6 +6,7 @@ import { Bridge } from "../bridge.ts";
 import { parseListen } from "../config/flags.ts";
 import type { ServeFlags } from "../config/load-config.ts";
 import { loadConfig } from "../config/load-config.ts";
+import { httpUrl } from "../http-url.ts";
 import { CommandError } from "./command-error.ts";
 import { stopSignal } from "./signals.ts";
 
@@ -40,10 +41,6 @@ export async function serve(flags: ServeFlags & { auth: boolean }): Promise<void
   await bridge.drain();
   await app.close();
   log.info({ event: "stopped" });
-}
-
-function httpUrl({ address, family, port }: { address: string; family: string; port: number }): string {
-  return `http://${family === "IPv6" ? `[${address}]` : address}:${port}`;
 }
 
 function isLoopback(host: string): boolean {

@@ -1,8 +1,7 @@
 import { readFileSync } from "node:fs";
 import { parse } from "yaml";
-import type { ZodError } from "zod";
-import type { ConfigInput } from "../../schemas/index.ts";
-import { Config } from "../../schemas/index.ts";
+import type { Config, ConfigInput } from "../../schemas/index.ts";
+import { checkConfig } from "./check-config.ts";
 import { ConfigError } from "./config-error.ts";
 import { parseAnnounceFlag, parseGuestFlag } from "./flags.ts";
 
@@ -43,9 +42,7 @@ export function loadConfig(flags: ServeFlags, environment: NodeJS.ProcessEnv): C
     if (!Array.isArray(known)) throw new ConfigError(`guests.${guest}.endpoints`, "want a list");
     guests[guest] = { ...target, endpoints: [...(known as unknown[]), announcement] };
   }
-  const checked = Config.safeParse({ ...tree, guests });
-  if (!checked.success) throw describe(checked.error);
-  return checked.data;
+  return checkConfig({ ...tree, guests });
 }
 
 function readFile(path: string): Tree {
@@ -88,16 +85,4 @@ function asRecord(value: unknown, key: string): Record<string, unknown> {
     throw new ConfigError(key, "want a mapping of keys to values");
   }
   return { ...value };
-}
-
-/** The first issue, with the path of its key. */
-function describe(error: ZodError): ConfigError {
-  const [issue] = error.issues;
-  const path = issue?.path.map(String) ?? [];
-  if (issue?.code === "unrecognized_keys")
-    return new ConfigError([...path, ...issue.keys].join("."), "unknown key");
-  if (issue?.code === "invalid_key") {
-    return new ConfigError(path.join("."), issue.issues[0]?.message ?? "not a valid key");
-  }
-  return new ConfigError(path.join(".") || "configuration", issue?.message ?? "not understood");
 }

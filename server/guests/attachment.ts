@@ -5,7 +5,7 @@ import type {
   GuestError,
   HostAnnouncement,
 } from "../../rpmsg/index.ts";
-import { RESPONSE_QUEUE, RpmsgDevice, RpmsgError } from "../../rpmsg/index.ts";
+import { NAME_SERVICE_ADDRESS, RESPONSE_QUEUE, RpmsgDevice, RpmsgError } from "../../rpmsg/index.ts";
 import type { EndpointDeclaration, Guest, GuestState, Limits } from "../../schemas/index.ts";
 import type { BurstLog } from "../burst-log.ts";
 import type { EndpointPort } from "../endpoint-port.ts";
@@ -116,6 +116,10 @@ export class Attachment {
     if (ns !== "none" && this.device.nameService === false) {
       throw new RpmsgError("name-service-off", `guest "${this.name}" has not negotiated name service`);
     }
+    // Clients have no business with the guest's name service.
+    if ((ns === "up" ? address : peer) === NAME_SERVICE_ADDRESS) {
+      throw new RpmsgError("address-invalid", `${NAME_SERVICE_ADDRESS} is the address of name service`);
+    }
     const raw = Buffer.from(name).toString("latin1");
     const endpoint =
       ns === "up" ? this.#declareUp(raw, address, local) : this.#declareDown(raw, ns, address, peer);
@@ -133,9 +137,10 @@ export class Attachment {
     if (declared === undefined) return false;
     this.#declared.delete(own);
     if (declared.announcement !== undefined) this.device.withdraw(declared.announcement);
+    // Gone before its clients hear of it: one that is the service withdraws it too, and none is to find it again.
+    this.#events.onRemoved(own);
     own.end("withdrawn");
     own.service?.release();
-    this.#events.onRemoved(own);
     // What the guest had announced for it is an endpoint in its own right now.
     for (const [announcement, half] of [...this.#up]) if (half === own) this.#announced(announcement);
     return true;
@@ -301,8 +306,8 @@ export class Attachment {
     this.#up.delete(announcement);
     const declared = this.#declared.get(endpoint);
     if (declared === undefined) {
-      endpoint.end("withdrawn");
       this.#events.onRemoved(endpoint);
+      endpoint.end("withdrawn");
       return;
     }
     if (declared.target !== undefined) {

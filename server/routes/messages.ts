@@ -15,6 +15,8 @@ const Bytes = z.instanceof(Buffer);
 /** Single messages, without a WebSocket. */
 export function messageRoutes(bridge: Bridge): FastifyPluginAsyncZod {
   return async (app) => {
+    // The framework's own parser: text is no body here.
+    app.removeContentTypeParser("text/plain");
     app.addContentTypeParser(BYTES, { parseAs: "buffer" }, async (_request: unknown, body: Buffer) => body);
 
     app.route({
@@ -96,8 +98,8 @@ function messageOf(body: unknown, query: z.infer<typeof MessageQuery>): Message 
   if (Buffer.isBuffer(body)) {
     return { bytes: body, timeout: query.timeout, wait: query.wait, local: query.local };
   }
-  // Text, or nothing: the framework has a parser for the one, and asks none for the other.
-  if (typeof body !== "object" || body === null) {
+  // Without a body and a type nothing was parsed and checked.
+  if (body === undefined || body === null) {
     throw new HttpProblem("media-type-unknown", `want application/json or ${BYTES}`);
   }
   const { data, encoding, timeout, wait, local } = body as z.infer<typeof MessageSend>;

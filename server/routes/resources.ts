@@ -18,6 +18,8 @@ const EndpointParams = z.object({ guest: z.string(), id: z.string() });
 /** Guests and endpoints. */
 export function resourceRoutes(bridge: Bridge): FastifyPluginAsyncZod {
   return async (app) => {
+    // The framework's own parser: text is no body here.
+    app.removeContentTypeParser("text/plain");
     app.route({
       method: "GET",
       url: "/guests",

@@ -164,9 +164,12 @@ export async function strangeServer(answer: RequestListener, onUpgrade?: Upgrade
   return `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
 }
 
-/** Whether `script` of util-linux is there, which gives a process a terminal. */
+/** Of util-linux: gives a process a terminal. */
+const SCRIPT = "script";
+
+/** Whether it is there. */
 export const terminals = /util-linux/.test(
-  spawnSync("script", ["--version"], { encoding: "utf8" }).stdout ?? "",
+  spawnSync(SCRIPT, ["--version"], { encoding: "utf8" }).stdout ?? "",
 );
 
 /** Where shells find our `rpmsg-bridge` first. Until the end of the test. */
@@ -193,7 +196,7 @@ export class Terminal {
       LC_ALL: "C.UTF-8",
       ...environment,
     };
-    this.#child = spawn("script", ["--quiet", "--flush", "--command", command, "/dev/null"], { env });
+    this.#child = spawn(SCRIPT, ["--quiet", "--flush", "--command", command, "/dev/null"], { env });
     this.#child.stdin.on("error", () => {});
     this.#child.stdout.setEncoding("utf8").on("data", (part: string) => {
       this.#shown += part;

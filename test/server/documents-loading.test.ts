@@ -16,7 +16,9 @@ async function loaded(paths: string[]): Promise<string[]> {
   for (const path of paths) expect((await fetch(url + path)).status).toBe(200);
   expect(await bridge.kill("SIGTERM")).toMatchObject({ code: 0 });
   return readdirSync(directory).flatMap((file) => {
-    const { result } = JSON.parse(readFileSync(join(directory, file), "utf8")) as { result: { url: string }[] };
+    const { result } = JSON.parse(readFileSync(join(directory, file), "utf8")) as {
+      result: { url: string }[];
+    };
     return result.map((script) => script.url);
   });
 }

@@ -204,7 +204,9 @@ export async function emulatedBridge(
 ): Promise<EmulatedBridge> {
   // Guests that take nothing do not hold up the end of a test.
   const limits = { drainTimeout: 200, ...input.limits };
-  const { url, close } = await startBridge({ listen: "127.0.0.1:0", ...input, limits }, { guests });
+  const running = await startBridge({ listen: "127.0.0.1:0", ...input, limits }, { guests });
+  const { url } = running;
+  const close = () => running.close();
   onTestFinished(close);
   const endpoints = async () =>
     EndpointList.parse(await (await fetch(`${url}/api/v1/endpoints`)).json()).endpoints;

@@ -2,7 +2,10 @@ import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { EmulatedGuest } from "../../guest/index.ts";
 import type { Service, ServiceContext } from "../../guest/service.ts";
-import { MUX_MESSAGE_COST } from "../../schemas/index.ts";
+import type { Limits, MuxServerFrame } from "../../schemas/index.ts";
+import { Config, MUX_MESSAGE_COST } from "../../schemas/index.ts";
+import { Subscription } from "../../server/channel/subscription.ts";
+import type { SendCode } from "../../server/endpoint-port.ts";
 import type { MuxClient } from "./mux-client.ts";
 import { costOf, emulatedBridge, PEER } from "./mux-client.ts";
 import { eventually } from "./support.ts";
@@ -232,6 +235,71 @@ test("a client that keeps to its credit is never refused and never stalls, whate
       },
     ),
     { numRuns: 25 },
+  );
+});
+
+/** A channel to a guest with the longest buffers that there may be; messages go on when the test says so. */
+class LongChannel {
+  readonly mtu = 65_519;
+  readonly endpoint = {
+    guest: "demo",
+    generation: 1,
+    name: "long",
+    state: "connected",
+    guestState: "attached",
+  };
+  readonly local = 1024;
+  readonly peer = 1025;
+  readonly waiting: number[] = [];
+  credit = 0;
+  refused = 0;
+  readonly subscription: Subscription;
+
+  constructor(limits: Limits) {
+    const multiplexer = {
+      tell: (frame: MuxServerFrame) => {
+        if (frame.type === "subscribed") this.credit = frame.credit;
+        if (frame.type === "credit") this.credit += frame.bytes;
+        if (frame.type === "error") this.refused++;
+      },
+    };
+    const way = { policy: "close", attached: true, open: () => ({ port: this, id: "e1" }) };
+    this.subscription = new Subscription(multiplexer as never, 1, way as never, limits, undefined);
+    this.subscription.open();
+  }
+
+  get pendingBytes(): number {
+    return this.waiting.reduce((sum, length) => sum + length + MUX_MESSAGE_COST, 0);
+  }
+
+  send(_dst: undefined, _bytes: Uint8Array, _offset: number, length: number): SendCode {
+    this.waiting.push(length);
+    return "queued";
+  }
+
+  /** The guest takes a message. @returns whether there was one */
+  take(): boolean {
+    if (this.waiting.shift() === undefined) return false;
+    this.subscription.onSent(undefined);
+    return true;
+  }
+}
+
+test("with the longest messages that there may be it does not stall either", () => {
+  const length = fc.oneof(fc.nat(65_519), fc.integer({ min: 60_000, max: 65_519 }), fc.nat(20_000));
+  fc.assert(
+    fc.property(fc.constantFrom(1, 65_536, 100_000), fc.array(length), (sendQueueBytes, lengths) => {
+      const channel = new LongChannel(Config.parse({ limits: { sendQueueBytes } }).limits);
+      for (const each of lengths) {
+        while (channel.credit < each + MUX_MESSAGE_COST) {
+          if (!channel.take()) throw new Error(`stalled: ${channel.credit} bytes for a message of ${each}`);
+        }
+        channel.credit -= each + MUX_MESSAGE_COST;
+        channel.subscription.send(PEER, 0, Buffer.alloc(each));
+      }
+      expect(channel.refused).toBe(0);
+    }),
+    { numRuns: 300 },
   );
 });
 

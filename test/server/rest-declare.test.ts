@@ -105,10 +105,10 @@ describe.skipIf(unsupported !== undefined)(titled("POST endpoints"), () => {
       expect(location).toBe(`/api/v1/guests/vm/endpoints/${endpoint.id}`);
       expect(await (await fetch(running.url + location)).json()).toEqual(endpoint);
       expect(await running.endpoints()).toContainEqual(endpoint);
-      const client = await running.connect(endpoint.path);
-      await client.close();
     }
-    expect(await running.endpoints()).toHaveLength(DECLARATIONS.length);
+    const endpoints = await running.endpoints();
+    expect(endpoints).toHaveLength(DECLARATIONS.length);
+    for (const { path } of endpoints) await (await running.connect(path)).close();
   });
 
   test("the configuration gives the same", async () => {
@@ -414,14 +414,17 @@ describe("DELETE", () => {
     expect((await ask(running, "GET", `a/endpoints/${id}`)).status).toBe(200);
   });
 
-  test("a service that a client is: the client ends with 4002", async () => {
-    const running = await testBridge();
-    const client = await running.connect("/ws/v1/demo?announce=mine");
-    const { id } = await running.endpoint("mine");
-    expect((await ask(running, "DELETE", `demo/endpoints/${id}`)).status).toBe(204);
-    expect((await client.closed).code).toBe(4002);
-    expect((await running.endpoints()).map((each) => each.name)).not.toContain("mine");
-  });
+  test.each(["rpmsg.v1.raw", "rpmsg.v1.json"])(
+    "a service that a client of %s is: the client ends with 4002",
+    async (protocol) => {
+      const running = await testBridge();
+      const client = await running.connect("/ws/v1/demo?announce=mine", [protocol]);
+      const { id } = await running.endpoint("mine");
+      expect((await ask(running, "DELETE", `demo/endpoints/${id}`)).status).toBe(204);
+      expect((await client.closed).code).toBe(4002);
+      expect((await running.endpoints()).map((each) => each.name)).not.toContain("mine");
+    },
+  );
 });
 
 describe.skipIf(unsupported !== undefined)(titled("DELETE, at the guest"), () => {

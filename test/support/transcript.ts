@@ -62,7 +62,7 @@ const HEX = /^(?:(?:[0-9a-f]{2})+(?:\*\d+)? ?)+$/;
  * What a line says: `{...}` is that JSON, `data: {...}` an object with it, `"..."` a text that is not JSON, hexadecimal
  * digits are bytes. Anything else is itself.
  */
-export function valueOf(text: string): unknown {
+export function contentOf(text: string): unknown {
   if (text.startsWith("{")) return JSON.parse(text);
   if (text.startsWith("data: ")) return { data: JSON.parse(text.slice("data: ".length)) };
   if (text.startsWith('"')) return { text: JSON.parse(text) };
