@@ -1,7 +1,8 @@
-import type { DownReason, EndpointState, GuestState } from "../schemas/index.ts";
 import type { ReconnectOptions } from "./backoff.ts";
 import { Backoff } from "./backoff.ts";
 import type { Bound } from "./bound.ts";
+import type { ChannelEnd, ChannelEvents, ChannelState } from "./channel-events.ts";
+import { errorOf, FINAL, GONE, SLOW_READER } from "./close-codes.ts";
 import type { ChannelFrame, ConnectionEnd } from "./connection.ts";
 import { Connection } from "./connection.ts";
 import { Emitter } from "./emitter.ts";
@@ -27,66 +28,6 @@ export interface ChannelSetup {
   inbox: Bound;
   signal: AbortSignal | undefined;
 }
-
-export interface ChannelState {
-  /** `open`; `reconnecting`: the connection is lost and made again, messages to send wait; `closed`: it is over. */
-  connection: "open" | "reconnecting" | "closed";
-  /** As the bridge said last. */
-  guestState: GuestState;
-  endpointState: EndpointState;
-  /** Why the endpoint went, where it did. */
-  reason?: DownReason;
-}
-
-export interface GenerationChange {
-  /** The guest's generation before. It is the same as now where only the session was lost. */
-  previous: number;
-  current: number;
-  /** The session went on: no message was lost. Otherwise those in between were, and the local address may be another. */
-  resumed: boolean;
-}
-
-export interface Dropped {
-  /** How many messages; undefined where nobody knows. */
-  count: number | undefined;
-  /** `bridge`: it could not write them as fast as they came; `client`: nobody took them here. */
-  by: "bridge" | "client";
-}
-
-export interface ChannelEnd {
-  /** The WebSocket's close code: 1000 after `close`. */
-  code: number;
-  reason: string;
-  /** Undefined after `close`. */
-  error: RpmsgError | undefined;
-}
-
-export interface ChannelEvents {
-  /** A message of the guest. */
-  message: Message;
-  /** The connection, the endpoint or its guest changed. */
-  state: ChannelState;
-  /** Messages were lost for want of a reader. */
-  dropped: Dropped;
-  /** The channel goes on with another generation of the guest, or with another session. */
-  generation: GenerationChange;
-  /** It is over. */
-  close: ChannelEnd;
-  /**
-   * Something was wrong, and no promise tells it. With `guest-gone`: a message was in the guest's queue, and the guest
-   * may not have read it before a reset.
-   */
-  error: RpmsgError;
-}
-
-/** What ends a channel for good: another client has it, or the bridge does not want this one. */
-const FINAL: readonly number[] = [4003, 1008];
-/** Why the session is over with the connection, and the messages with it. */
-const GONE: Readonly<Record<number, "guest-gone" | "endpoint-gone">> = {
-  4001: "guest-gone",
-  4002: "endpoint-gone",
-};
-const SLOW_READER = 1013;
 
 /**
  * A channel to one endpoint: an open line to one service of a guest. Messages that come wait for the first `message`
@@ -407,15 +348,4 @@ export class Channel implements AsyncIterable<Message> {
 
 function closedHere(): RpmsgError {
   return new RpmsgError("closed", "the channel was closed");
-}
-
-/** What a close code means. */
-function errorOf({ code, reason }: ConnectionEnd): RpmsgError {
-  const text = `the bridge ended the channel with ${code}${reason === "" ? "" : `: ${reason}`}`;
-  const gone = GONE[code];
-  if (gone !== undefined) return new RpmsgError(gone, text);
-  if (code === 4003) return new RpmsgError("replaced", text);
-  if (code === SLOW_READER) return new RpmsgError("slow-reader", text);
-  if (code === 1008) return new RpmsgError("refused", text);
-  return new RpmsgError("connection-lost", text);
 }

@@ -1,14 +1,14 @@
 /** The client of rpmsg-bridge, for browsers and Node. */
 export type { ReconnectOptions } from "./backoff.ts";
 export type { Bound } from "./bound.ts";
+export type { Channel } from "./channel.ts";
 export type {
-  Channel,
   ChannelEnd,
   ChannelEvents,
   ChannelState,
   Dropped,
   GenerationChange,
-} from "./channel.ts";
+} from "./channel-events.ts";
 export type { ConnectOptions } from "./connect.ts";
 export { connect } from "./connect.ts";
 export type { ClientErrorCode } from "./errors.ts";

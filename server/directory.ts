@@ -102,7 +102,7 @@ export class Directory {
   /**
    * Descriptions of endpoints, in the order in which they came.
    * @param limit most that are given
-   * @param after id behind which the list goes on; it may be gone
+   * @param after id behind which the list goes on; its endpoint may be gone
    */
   list(
     where: (port: EndpointPort) => boolean = () => true,
@@ -124,6 +124,11 @@ export class Directory {
     if (entry === undefined) throw new RangeError("the endpoint is not listed");
     return entry;
   }
+}
+
+/** Whether a text can be the id of an endpoint, one that is gone or yet to come included. */
+export function isEndpointId(text: string): boolean {
+  return /^e\d{1,15}$/.test(text);
 }
 
 /** A name for people: bytes that are not UTF-8 show as U+FFFD. */

@@ -74,11 +74,10 @@ export class EventLog {
    * @returns undefined where they are not known any more, or the event is none of this bridge
    */
   since(id: string): LoggedEvent[] | undefined {
-    const number = id.startsWith(`${this.instance}:`)
-      ? Number(id.slice(this.instance.length + 1))
-      : Number.NaN;
-    const missed = this.#last - number;
-    if (!Number.isInteger(number) || missed < 0 || missed > this.#events.length) return undefined;
+    const prefix = `${this.instance}:`;
+    const number = id.startsWith(prefix) ? id.slice(prefix.length) : "";
+    const missed = /^\d+$/.test(number) ? this.#last - Number(number) : -1;
+    if (missed < 0 || missed > this.#events.length) return undefined;
     return missed === 0 ? [] : this.#events.slice(-missed);
   }
 

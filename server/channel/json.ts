@@ -109,6 +109,8 @@ export class JsonChannel implements ChannelEvents<MessageId>, ConnectionHandler,
     if (after !== undefined) this.#replay(connection, after);
     for (const frame of this.#missed.splice(0)) this.#tell(frame);
     if (after !== undefined) this.#outflow.drained();
+    // What waits for the guest does so still: this connection is to bring no more than the one before.
+    if (port.pendingBytes >= this.#marks.pause) connection.pauseReading();
   }
 
   /** Says good-bye to a client, and ends its session. */

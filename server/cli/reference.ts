@@ -46,6 +46,6 @@ export function referenceOf({ guest, id, path }: Pick<Endpoint, "guest" | "id" |
   const name = Buffer.from(bytes ?? "", "latin1").toString();
   const text = `${guest}/${name}${address === undefined ? "" : `@${address}`}`;
   const read: Partial<Reference> = text.endsWith("/") ? {} : parseReference(text);
-  const same = read.name === name && read.address === address && printable(name) === name;
-  return bytes !== undefined && same && !name.includes("\u{fffd}") ? text : `${guest}/~${id}`;
+  const typeable = printable(name) === name && !name.includes("\u{fffd}");
+  return bytes !== undefined && read.name === name && typeable ? text : `${guest}/~${id}`;
 }

@@ -46,9 +46,11 @@ export function errorTable(): { code: string; status?: number; advice: string }[
 }
 
 /** A table in Markdown. */
-export function markdownTable(rows: readonly Readonly<Record<string, unknown>>[]): string {
-  const columns = Object.keys(Object.assign({}, ...rows));
-  const line = (cells: readonly unknown[]) => `| ${cells.map((cell) => cell ?? "").join(" | ")} |`;
-  const body = rows.map((row) => line(columns.map((column) => row[column])));
-  return [line(columns), line(columns.map(() => "---")), ...body].join("\n");
+export function markdownTable(rows: readonly Row[]): string {
+  const columns = [...new Set(rows.flatMap((row) => Object.keys(row)))];
+  const body = rows.map((row) => columns.map((column) => row[column] ?? ""));
+  const lines = [columns, columns.map(() => "---"), ...body];
+  return lines.map((cells) => `| ${cells.join(" | ")} |`).join("\n");
 }
+
+type Row = Readonly<Record<string, string | number>>;

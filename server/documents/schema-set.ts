@@ -76,9 +76,8 @@ export class SchemaSet {
       override: tidy,
     });
     const { $schema: _, $defs, definitions, ...rest } = relocated(converted) as JsonSchema;
-    for (const [id, component] of Object.entries({ ...($defs ?? definitions ?? {}) })) {
-      this.components[id] ??= withTexts(component as JsonSchema, id);
-    }
+    const parts = ($defs ?? definitions ?? {}) as Record<string, JsonSchema>;
+    for (const [id, part] of Object.entries(parts)) this.components[id] ??= withTexts(part, id);
     return withTexts(rest, name);
   }
 
@@ -105,7 +104,7 @@ const tidy: Override = ({ zodSchema, jsonSchema }) => {
   if (def.type === "custom") Object.assign(jsonSchema, { type: "string", format: "binary" });
   // Numbers in a query are bound by what they are turned into.
   if (def.type === "pipe") {
-    const { in: from, out } = def as z.core.$ZodPipeDef;
+    const { in: from, out } = def;
     if (from._zod.def.type === "number") {
       const { $schema: _, ...bounds } = z.toJSONSchema(out, { override: tidy });
       Object.assign(jsonSchema, bounds);

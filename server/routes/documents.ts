@@ -25,6 +25,12 @@ export function addDocuments(app: FastifyInstance, bridge: Bridge): void {
     return JSON.stringify(asyncApiDocument());
   });
 
+  const page = async (request: FastifyRequest, reply: FastifyReply) => {
+    const documents = await opened();
+    reply.hijack();
+    documents.routing(request.raw, reply.raw);
+  };
+
   const response = { 200: z.looseObject({}) };
   app.register(async (scope) => {
     scope.get(
@@ -44,11 +50,6 @@ export function addDocuments(app: FastifyInstance, bridge: Bridge): void {
       },
       async (_request, reply) => reply.type(JSON_TYPE).send(await asyncapi()),
     );
-    const page = async (request: FastifyRequest, reply: FastifyReply) => {
-      const documents = await opened();
-      reply.hijack();
-      documents.routing(request.raw, reply.raw);
-    };
     scope.get(PAGE, { schema: { hide: true } }, page);
     scope.get(`${PAGE}/*`, { schema: { hide: true } }, page);
   });

@@ -10,6 +10,8 @@ import {
   GuestList,
 } from "../../schemas/index.ts";
 import type { Bridge } from "../bridge.ts";
+import { isEndpointId } from "../directory.ts";
+import { HttpProblem } from "../problem.ts";
 import { problems } from "./problems.ts";
 
 const GuestParams = z.object({ guest: z.string() });
@@ -58,6 +60,7 @@ export function resourceRoutes(bridge: Bridge): FastifyPluginAsyncZod {
       },
       handler: async ({ query }) => {
         const { guest, name, origin, limit, after } = query;
+        checkAfter(after);
         return bridge.list({ guest, name, origin }, limit, after);
       },
     });
@@ -75,6 +78,7 @@ export function resourceRoutes(bridge: Bridge): FastifyPluginAsyncZod {
       },
       handler: async ({ params: { guest }, query: { limit, after } }) => {
         bridge.guest(guest);
+        checkAfter(after);
         return bridge.list({ guest }, limit, after);
       },
     });
@@ -143,4 +147,10 @@ export function resourceRoutes(bridge: Bridge): FastifyPluginAsyncZod {
       },
     });
   };
+}
+
+/** @throws HttpProblem where a list cannot go on behind it: it would begin anew, again and again */
+function checkAfter(after: string | undefined): void {
+  if (after === undefined || isEndpointId(after)) return;
+  throw new HttpProblem("bad-request", `query: after: "${after}" is not the id of an endpoint`);
 }

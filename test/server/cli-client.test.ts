@@ -221,8 +221,8 @@ describe("what answers at the URL", () => {
 
   test("a bridge that asks for a token gets the one that there is, and help does not show it", async () => {
     const strange = await strangeServer(({ headers }, response) => {
-      response.end(JSON.stringify({ guests: [], authorization: headers.authorization }));
-      if (headers.authorization !== "Bearer geheim") response.destroy();
+      response.statusCode = headers.authorization === "Bearer geheim" ? 200 : 401;
+      response.end(JSON.stringify({ guests: [] }));
     });
     const environment = { RPMSG_BRIDGE_URL: strange, RPMSG_BRIDGE_TOKEN: "geheim" };
     expect(await run(["guests"], { environment })).toMatchObject({ code: 0 });

@@ -88,7 +88,7 @@ describe("send", () => {
     [["demo/echo@1024", "x".repeat(497), "--wait"], "(too-large): "],
     [["demo/echo@1024", "x", "--local", "53"], "(local-in-use): Choose another --local"],
     [["demo/echo@1024", "x", "--local", "nonsense"], "local: "],
-    [["demo/echo@1024", "x", "--dst", "99"], "(forbidden): "],
+    [["demo/echo@1024", "x", "--dst", "99"], "(forbidden): Send to the channel's peer"],
     [["demo/echo@1024", "x", "--dst", "53"], "(forbidden): "],
     [["demo/sink", "x", "--wait", "0.2"], "no reply within 0.2 seconds (no-reply): "],
     [["vm/raw", "x", "--timeout", "0.2"], "(no-peer)"],

@@ -98,6 +98,16 @@ describe("watch", () => {
     expect(await watch.kill(signal)).toMatchObject({ code: 0, signal: null, stderr: "" });
   });
 
+  test("so does SIGINT before the bridge has answered", async () => {
+    let asked: () => void = () => {};
+    const request = new Promise<void>((resolve) => {
+      asked = resolve;
+    });
+    const watch = Command.start(["watch", "--url", await strangeServer(() => asked())]);
+    await request;
+    expect(await watch.kill("SIGINT")).toMatchObject({ code: 0, signal: null, stderr: "" });
+  });
+
   test.each(["SIGTERM", "SIGKILL"] as const)("the end of the bridge by %s is exit code 1", async (signal) => {
     const { bridge, url } = await start();
     const watch = Command.start(["watch", "--url", url]);

@@ -69,7 +69,7 @@ describe("/asyncapi.json", () => {
     expect(diagnostics.filter(({ code }) => code !== "asyncapi-latest-version")).toEqual([]);
     expect(document?.version()).toBe("3.0.0");
     expect(document?.channels().length).toBe(6);
-  });
+  }, 60_000);
 
   test("has every frame and event, and no other", async () => {
     const { url } = await testBridge();

@@ -45,7 +45,7 @@ describe("/openapi.json", () => {
     });
     const routes: string[] = [];
     app.addHook("onRoute", ({ method, url, schema }) => {
-      if (method !== "HEAD" && (schema as { hide?: boolean } | undefined)?.hide !== true) {
+      if (method !== "HEAD" && schema?.hide !== true) {
         routes.push(`${String(method)} ${url.replaceAll(/:(\w+)/g, "{$1}")}`);
       }
     });
@@ -95,13 +95,11 @@ describe("/openapi.json", () => {
       ...properties.filter(([, each]) => !("description" in each || "$ref" in each || "const" in each)),
     ];
     expect(unexplained).toEqual([
-      // Of the queues, which are explained as a whole.
-      ...Array(2)
-        .fill([])
-        .flatMap(() => [
-          ["response", expect.anything()],
-          ["request", expect.anything()],
-        ]),
+      // The sizes of queues, in both documents: they are explained as a whole.
+      ["response", { type: "integer", minimum: 0 }],
+      ["request", { type: "integer", minimum: 0 }],
+      ["response", { type: "integer", minimum: 0 }],
+      ["request", { type: "integer", minimum: 0 }],
     ]);
     const used = new Set([...valuesOf(document, "description"), ...valuesOf(asyncApi, "description")]);
     expect(Object.entries(fieldTexts).filter(([, text]) => !used.has(text))).toEqual([]);

@@ -14,6 +14,12 @@ interface Sample {
   readonly value: number;
 }
 
+/** What has to be there once. */
+function idOf({ name, labels }: Pick<Sample, "name" | "labels">): string {
+  const pairs = Object.entries(labels).map(([label, value]) => `${label}=${JSON.stringify(value)}`);
+  return `${name} ${pairs.toSorted().join(",")}`;
+}
+
 const LINE = /^([a-z_]+)(?:\{((?:[a-z_]+="(?:[^"\\\n]|\\[\\"n])*",?)*)\})? (-?[\d.e+]+)$/;
 
 /** Reads the text format of Prometheus; throws at what is none. */
@@ -34,7 +40,7 @@ function parse(text: string): Sample[] {
     for (const [, label = "", escaped = ""] of inner.matchAll(/([a-z_]+)="((?:[^"\\]|\\.)*)"/g)) {
       labels[label] = escaped.replaceAll(/\\(.)/g, (_, char) => (char === "n" ? "\n" : char));
     }
-    const id = name + JSON.stringify(Object.entries(labels).toSorted());
+    const id = idOf({ name, labels });
     if (seen.has(id)) throw new Error(`twice: ${line}`);
     seen.add(id);
     samples.push({ name, labels, value: Number(value) });
@@ -84,9 +90,7 @@ function expected(guests: readonly Guest[], endpoints: readonly Endpoint[]): Sam
 }
 
 function sorted(samples: readonly Sample[]): string[] {
-  return samples
-    .map(({ name, labels, value }) => `${name} ${JSON.stringify(Object.entries(labels).toSorted())} ${value}`)
-    .toSorted();
+  return samples.map((sample) => `${idOf(sample)} ${sample.value}`).toSorted();
 }
 
 /** Compares metrics with REST, at a time when nothing changes; gives the endpoints. */

@@ -1,7 +1,8 @@
 import { once } from "node:events";
 import { onTestFinished } from "vitest";
 import { WebSocket } from "ws";
-import type { EmulatedGuest } from "../../guest/index.ts";
+import type { Service, ServiceContext } from "../../guest/index.ts";
+import { EmulatedGuest } from "../../guest/index.ts";
 import type { ConfigInput, Endpoint } from "../../schemas/index.ts";
 import {
   EndpointList,
@@ -185,6 +186,43 @@ export function parseControl(data: Buffer): MuxServerFrame {
   const keys = (object: unknown) => Object.keys(object as object).toSorted();
   if (keys(frame).join() !== keys(value).join()) throw new Error(`keys of no schema: ${data.toString()}`);
   return frame;
+}
+
+/** A service that takes so many messages as it is let, and keeps them. */
+export class Sluice {
+  readonly taken: Buffer[] = [];
+  context: ServiceContext | undefined;
+  #left = 0;
+  readonly guest: EmulatedGuest;
+
+  /** @param names of the services; the guest has 8 buffers each way */
+  constructor(...names: string[]) {
+    const factory = (context: ServiceContext): Service => {
+      this.context = context;
+      return {
+        onMessage: (_src, bytes, offset, length) => {
+          if (this.#left === 0) return false;
+          this.#left--;
+          this.taken.push(Buffer.from(bytes.subarray(offset, offset + length)));
+          return true;
+        },
+      };
+    };
+    const services = Object.fromEntries(
+      (names.length === 0 ? ["sluice"] : names).map((name) => [name, factory]),
+    );
+    this.guest = new EmulatedGuest({ profile: "rpmsg-lite", services });
+  }
+
+  let(count: number): void {
+    this.#left += count;
+    this.guest.called();
+  }
+
+  /** Sends to an address; waits for buffers. */
+  async send(dst: number, bytes: Uint8Array): Promise<void> {
+    await eventually("a buffer", () => (this.context?.send(dst, bytes) ? true : undefined));
+  }
 }
 
 /** A bridge with emulated guests of the test in its own process. */

@@ -1,50 +1,15 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { EmulatedGuest } from "../../guest/index.ts";
-import type { Service, ServiceContext } from "../../guest/service.ts";
 import type { Limits, MuxServerFrame } from "../../schemas/index.ts";
 import { Config, MUX_MESSAGE_COST } from "../../schemas/index.ts";
 import { Subscription } from "../../server/channel/subscription.ts";
 import type { SendCode } from "../../server/endpoint-port.ts";
 import type { MuxClient } from "./mux-client.ts";
-import { costOf, emulatedBridge, PEER } from "./mux-client.ts";
+import { costOf, emulatedBridge, PEER, Sluice } from "./mux-client.ts";
 import { eventually } from "./support.ts";
 
 const MTU = 496;
-
-/** A service that takes so many messages as it is let, and keeps them. */
-class Sluice {
-  readonly taken: Buffer[] = [];
-  context: ServiceContext | undefined;
-  #left = 0;
-  readonly guest: EmulatedGuest;
-
-  /** @param name of the service; 8 buffers each way */
-  constructor(name = "sluice") {
-    const factory = (context: ServiceContext): Service => {
-      this.context = context;
-      return {
-        onMessage: (_src, bytes, offset, length) => {
-          if (this.#left === 0) return false;
-          this.#left--;
-          this.taken.push(Buffer.from(bytes.subarray(offset, offset + length)));
-          return true;
-        },
-      };
-    };
-    this.guest = new EmulatedGuest({ profile: "rpmsg-lite", services: { [name]: factory } });
-  }
-
-  let(count: number): void {
-    this.#left += count;
-    this.guest.called();
-  }
-
-  /** Sends to an address; waits for buffers. */
-  async send(dst: number, bytes: Uint8Array): Promise<void> {
-    await eventually("a buffer", () => (this.context?.send(dst, bytes) ? true : undefined));
-  }
-}
 
 async function sluiceBridge(limits: Record<string, number> = {}) {
   const sluice = new Sluice();

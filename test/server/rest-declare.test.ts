@@ -3,6 +3,7 @@ import type { Endpoint as EndpointBody } from "../../schemas/index.ts";
 import { Config, Endpoint, Problem } from "../../schemas/index.ts";
 import { loadConfig } from "../../server/config/load-config.ts";
 import { titled, unsupported } from "../rpmsg/posix/support.ts";
+import { MuxClient } from "./mux-client.ts";
 import type { Declaration } from "./name-service-guest.ts";
 import { Answering, guestBridge, HOST } from "./name-service-guest.ts";
 import type { RunningBridge } from "./support.ts";
@@ -425,6 +426,44 @@ describe("DELETE", () => {
       expect((await running.endpoints()).map((each) => each.name)).not.toContain("mine");
     },
   );
+});
+
+describe("several subscriptions of one mux connection to an endpoint", () => {
+  test("all stay down when the host withdraws it, and are up again when it is declared again", async () => {
+    const running = await testBridge();
+    const body = { name: "x", ns: "none", address: HOST };
+    const { id, path } = await declare(running, body);
+    const client = await MuxClient.open(running.url);
+    for (const sub of [1, 2, 3]) await client.subscribed(sub, path);
+    await ask(running, "DELETE", `demo/endpoints/${id}`);
+    for (const sub of [1, 2, 3]) {
+      expect(await client.take("state", sub)).toMatchObject({ state: "down", reason: "withdrawn" });
+    }
+    await client.settled();
+    expect(client.frames).toEqual([]);
+    const next = await declare(running, body);
+    for (const sub of [1, 2, 3]) {
+      expect(await client.take("state", sub)).toMatchObject({ state: "up" });
+      expect(await client.take("subscribed", sub)).toMatchObject({ id: next.id });
+    }
+    expect((await running.endpoint("x")).clients).toBe(3);
+  });
+
+  test.skipIf(unsupported !== undefined)(titled("all stay down when the guest withdraws it"), async () => {
+    const { running, guest, attach } = await guestBridge([], {
+      services: { x: { service: new Answering().factory, ns: "up" } },
+    });
+    await attach();
+    const { path } = await running.endpoint("x");
+    const client = await MuxClient.open(running.url);
+    for (const sub of [1, 2, 3]) await client.subscribed(sub, path);
+    guest.withdraw("x");
+    for (const sub of [1, 2, 3]) {
+      expect(await client.take("state", sub)).toMatchObject({ state: "down", reason: "withdrawn" });
+    }
+    await client.settled();
+    expect(client.frames).toEqual([]);
+  });
 });
 
 describe.skipIf(unsupported !== undefined)(titled("DELETE, at the guest"), () => {

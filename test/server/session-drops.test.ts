@@ -1,0 +1,183 @@
+import { describe, expect, test } from "vitest";
+import type { ServerFrame } from "../../schemas/index.ts";
+import { JsonClient } from "./json-client.ts";
+import type { RunningBridge } from "./support.ts";
+import { eventually, testBridge } from "./support.ts";
+
+type Limits = NonNullable<NonNullable<Parameters<typeof testBridge>[0]>["limits"]>;
+
+/** A bridge, and bursts of its `source`: message n, from 0 on, begins with n. */
+async function sourceBridge(limits: Limits) {
+  const running = await testBridge({ limits });
+  await running.endpoint("source");
+  const sent = (count: number) =>
+    running.endpoint("source", (each) => each.counters.messagesFromGuest >= count);
+  return {
+    ...running,
+    open: (query = "") => JsonClient.open(running, `/ws/v1/demo/source?encoding=hex${query}`),
+    /** Waits until the guest has sent so many messages. */
+    sent,
+    dropped: async () => (await running.endpoint("source")).counters.dropped,
+  };
+}
+
+function resume(running: RunningBridge, { hello }: JsonClient, after: number): Promise<JsonClient> {
+  return JsonClient.open(running, `/ws/v1/demo/source?resume=${hello.session}&after=${after}`);
+}
+
+/**
+ * Takes frames until message `last` is accounted for: each is there, or was told as dropped in its place. Gives how
+ * many were dropped.
+ */
+async function account(client: JsonClient, after: number, last: number): Promise<number> {
+  let seq = after;
+  let dropped = 0;
+  while (seq < last) {
+    const frame: ServerFrame = await client.any();
+    if (frame.type === "dropped") {
+      seq += frame.count;
+      dropped += frame.count;
+    } else if (frame.type === "message") {
+      if (frame.seq !== seq + 1) expect.fail(`message ${frame.seq}, ${seq} are accounted for`);
+      seq = frame.seq;
+    } else {
+      expect.fail(`a ${frame.type}`);
+    }
+  }
+  expect(seq).toBe(last);
+  return dropped;
+}
+
+describe("what a session does not keep is told as dropped, before what it does", () => {
+  test.each([0, 200, 5000])("it keeps %i bytes", async (sessionBytes) => {
+    const running = await sourceBridge({ sessionBytes });
+    const client = await running.open();
+    client.send("10 40");
+    await account(client, 0, 10);
+    client.send("1000 40");
+    await client.break();
+    await running.sent(1010);
+    const again = await resume(running, client, 10);
+    expect(again.hello.resumed).toBe(true);
+    const first = await again.next("dropped");
+    // Of 164 to 175 bytes each: the text, and 64 for each message.
+    const kept = 1000 - first.count;
+    expect(kept).toBeLessThanOrEqual(Math.floor(sessionBytes / 160));
+    expect(kept).toBeGreaterThanOrEqual(Math.floor(sessionBytes / 200));
+    expect(await account(again, 10 + first.count, 1010)).toBe(0);
+    expect(await running.dropped()).toBe(first.count);
+    expect(await again.all()).toEqual([]);
+    again.send("10 40");
+    expect(await account(again, 1010, 1020)).toBe(0);
+  });
+
+  test("and where the client has what is not kept, nothing is", async () => {
+    const running = await sourceBridge({ sessionBytes: 5000 });
+    const client = await running.open();
+    client.send("1000 40");
+    await account(client, 0, 1000);
+    await client.break();
+    for (const after of [1000, 995]) {
+      const again = await resume(running, client, after);
+      expect(await account(again, after, 1000)).toBe(0);
+      expect(await again.all()).toEqual([]);
+      await again.break();
+    }
+    expect(await running.dropped()).toBe(0);
+  });
+
+  test("messages are kept for as long as the session could be resumed, and then somewhat longer", async () => {
+    const running = await sourceBridge({ sessionTimeout: 60_000, pingInterval: 20, pongTimeout: 1000 });
+    const client = await running.open();
+    client.send("100 40");
+    await account(client, 0, 100);
+    let pings = 0;
+    client.socket.on("ping", () => pings++);
+    await eventually("some looks at what is old", () => (pings > 3 ? true : undefined));
+    await client.break();
+    const again = await resume(running, client, 0);
+    expect(await account(again, 0, 100)).toBe(0);
+  });
+
+  test("messages that are older than that are forgotten while the client is there", async () => {
+    const running = await sourceBridge({ sessionTimeout: 1000, pingInterval: 1200, pongTimeout: 1000 });
+    const client = await running.open();
+    client.send("100 40");
+    await account(client, 0, 100);
+    let pings = 0;
+    client.socket.on("ping", () => pings++);
+    await eventually("looks at what is old", () => (pings > 1 ? true : undefined));
+    await client.break();
+    const again = await resume(running, client, 0);
+    expect(again.hello.resumed).toBe(true);
+    expect(await again.next("dropped")).toMatchObject({ count: 100 });
+    expect(await again.all()).toEqual([]);
+  });
+});
+
+describe("messages that were dropped before the break are told once, in their place, and counted once", () => {
+  test.each(["drop-newest", "drop-oldest"])("%s", async (policy) => {
+    const running = await sourceBridge({ slowReaderBytes: 65_536, sessionBytes: 2 ** 28 });
+    const client = await running.open(`&slow=${policy}`);
+    client.socket.pause();
+    client.send("60000 400");
+    await running.sent(60_000);
+    const before = await running.dropped();
+    expect(before).toBeGreaterThan(0);
+    client.socket.terminate();
+    const again = await resume(running, client, 0);
+    const dropped = await account(again, 0, 60_000);
+    expect(await again.all()).toEqual([]);
+    expect(dropped).toBe(await running.dropped());
+    expect(dropped).toBeLessThanOrEqual(before);
+    again.send("10 40");
+    expect(await account(again, 60_000, 60_010)).toBe(0);
+    await again.break();
+    // Once more: the same.
+    const third = await resume(running, client, 0);
+    expect(await account(third, 0, 60_010)).toBe(dropped);
+    expect(await running.dropped()).toBe(dropped);
+  });
+
+  test.each(["drop-newest", "drop-oldest"])(
+    "those that wait behind an old connection, too: %s",
+    async (policy) => {
+      const running = await sourceBridge({ slowReaderBytes: 65_536, sessionBytes: 4096 });
+      const client = await running.open(`&slow=${policy}`);
+      client.socket.pause();
+      client.send("60000 400");
+      await running.sent(60_000);
+      // The old connection is still there.
+      const again = await resume(running, client, 0);
+      const dropped = await account(again, 0, 60_000);
+      expect(await again.all()).toEqual([]);
+      again.send("10 40");
+      expect(await account(again, 60_000, 60_010)).toBe(0);
+      expect(dropped).toBeGreaterThan(0);
+    },
+  );
+});
+
+test("a client that is back is not slow for what it has missed, while more comes", async () => {
+  const running = await sourceBridge({ slowReaderBytes: 65_536, sessionBytes: 2 ** 22 });
+  const client = await running.open("&share=shared");
+  const other = await running.open("&share=shared");
+  client.send("10 40");
+  await account(client, 0, 10);
+  client.send("4000 400");
+  await client.break();
+  await other.take(4010);
+  // Something in every turn.
+  let going = true;
+  const more = (async () => {
+    for (let i = 0; going; i++) {
+      other.send("1 40");
+      await other.next("message");
+    }
+  })();
+  const again = await resume(running, client, 10);
+  expect(again.hello.resumed).toBe(true);
+  expect(await account(again, 10, 4110)).toBe(0);
+  going = false;
+  await more;
+});
