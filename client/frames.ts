@@ -49,7 +49,7 @@ const checks: { [Type in ServerFrame["type"]]: { [Key in Exclude<keyof Frame<Typ
   dropped: { count: from(1) },
   state: {
     state: oneOf("up", "down"),
-    reason: maybe(oneOf("reset", "withdrawn", "replaced")),
+    reason: maybe(oneOf("reset", "withdrawn")),
     endpointState,
     guestState,
     generation: from(1),

@@ -290,6 +290,7 @@ export class RpmsgDevice {
       this.#response.reset();
       this.#request.reset();
       for (const endpoint of this.#endpoints.values()) endpoint.peer = undefined;
+      this.#nameService.close();
       this.#events.onReset?.(this.generation);
       this.#nameService.reset();
     }

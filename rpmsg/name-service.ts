@@ -93,9 +93,14 @@ export class NameService {
     for (const announcement of this.#host.values()) this.#tell(announcement);
   }
 
+  /** The guest listens no more: what is withdrawn from now on it need not be told. */
+  close(): void {
+    this.#open = false;
+  }
+
   /** The guest forgot everything: a DESTROY never arrives on a reset, so it is made up for. */
   reset(): void {
-    this.#open = false;
+    this.close();
     for (const announcement of this.#host.values()) {
       if (!announcement.told) continue;
       announcement.told = false;

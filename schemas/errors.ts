@@ -6,7 +6,7 @@ export const errorAdvice = {
   // What was asked.
   "bad-request": "Mend what the text names and ask again.",
   "bad-frame": "Mend what the text names; /asyncapi.json has all frames. The connection stays open.",
-  "body-too-large": "Send a shorter body: a message has at most 65,519 bytes.",
+  "body-too-large": "Send a shorter body: a message has at most 65,535 bytes.",
   "media-type-unknown": "Send application/json or application/octet-stream.",
   "not-found": "Look the path up in /openapi.json.",
   "upgrade-required": "Use a WebSocket client.",
@@ -32,7 +32,8 @@ export const errorAdvice = {
   "no-address": "All local addresses are taken: close channels that are not needed.",
   // What became of a message.
   "too-large": "Send at most `mtu` bytes.",
-  "no-peer": "The guest has not spoken on this endpoint yet: wait for its first message, or give `dst`.",
+  "no-peer":
+    "The guest has not spoken on this endpoint yet: wait for its first message, or, in frames, give `dst`.",
   "no-buffer": "The guest took no message in time: send again later, or with a longer timeout.",
   "queue-full": "Too much waits for the guest: wait for the results of earlier messages.",
   "guest-gone": "The guest was reset: connect again, and send again what may come twice.",

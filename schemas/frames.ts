@@ -16,7 +16,7 @@ export type MessageId = z.infer<typeof MessageId>;
 const Failure = { code: z.enum(errorCodes), message: z.string() };
 
 /** Why an endpoint is down. */
-const DownReason = z.enum(["reset", "withdrawn", "replaced"]);
+const DownReason = z.enum(["reset", "withdrawn"]);
 export type DownReason = z.infer<typeof DownReason>;
 
 const State = {
@@ -31,7 +31,7 @@ const State = {
 // ---- rpmsg.v1.json: text frames ----
 
 /** The first frame of a connection. */
-export const HelloFrame = z.object({
+const HelloFrame = z.object({
   type: z.literal("hello"),
   protocol: z.literal("rpmsg.v1.json"),
   guest: GuestName,

@@ -43,6 +43,8 @@ export function buildApp(bridge: Bridge): FastifyInstance {
       answer(request.url.startsWith(CHANNELS) ? upgradeRequired(request.url) : toProblem(error), reply);
     },
   });
+  // Nothing here takes it: it is refused by its name.
+  app.removeContentTypeParser("text/plain");
   app.setValidatorCompiler(validator);
   // What the schemas of answers say holds by construction.
   app.setSerializerCompiler(() => (data) => JSON.stringify(data));
@@ -68,7 +70,7 @@ export function buildApp(bridge: Bridge): FastifyInstance {
 }
 
 /** Everything below `/api/v1`. */
-export function apiRoutes(bridge: Bridge): FastifyPluginAsync {
+function apiRoutes(bridge: Bridge): FastifyPluginAsync {
   return async (app) => {
     await app.register(resourceRoutes(bridge));
     await app.register(messageRoutes(bridge));

@@ -18,6 +18,9 @@ export type SendCode = "sent" | "queued" | "too-large" | "queue-full" | "address
 
 export type UndeliveredCode = "no-peer" | "no-buffer" | "too-large" | "guest-gone" | "endpoint-gone";
 
+/** Why a channel is over: its endpoint is down, or another client has taken its place. */
+export type EndReason = DownReason | "replaced";
+
 /** What an open channel is told. A ticket is what was given with a message that had to wait. */
 export interface ChannelEvents<Ticket = unknown> {
   /**
@@ -36,7 +39,7 @@ export interface ChannelEvents<Ticket = unknown> {
   /** The state of the endpoint or its guest may be another one. */
   onChanged(): void;
   /** The channel is of no use any more. */
-  onEnd(reason: DownReason): void;
+  onEnd(reason: EndReason): void;
 }
 
 /** One user's way to an endpoint and back. */
@@ -78,6 +81,8 @@ export interface OpenOptions {
   share: Share | undefined;
   /** Ends the other channels of the endpoint. */
   takeover: boolean;
+  /** Another exclusive channel may take its place. */
+  replaceable: boolean;
   /** The channel's own address; undefined for one that the endpoint chooses. */
   local: number | undefined;
   /** Bytes that may wait to be sent, 16 for each message included. */

@@ -25,7 +25,7 @@ import { MessageEncoder } from "./message-encoder.ts";
 import { MuxConnection } from "./mux.ts";
 import { RawChannel } from "./raw.ts";
 import type { OpenChannel } from "./subscription.ts";
-import { accept, chooseSubprotocol, parseQuery, webSocketServer } from "./upgrade.ts";
+import { accept, chooseSubprotocol, isHandshake, parseQuery, webSocketServer } from "./upgrade.ts";
 
 /** Longest message of a client that is taken at all; what fits the guest's buffers is checked for each. */
 const RAW_PAYLOAD = 65_535;
@@ -52,6 +52,8 @@ export interface ChannelHost {
 /** How an endpoint is opened. */
 interface Access extends Partial<Pick<JsonQueryType, "share" | "local">> {
   takeover?: string | undefined;
+  /** A client that is the service itself has no successor. */
+  replaceable?: boolean;
 }
 
 /** All WebSockets of the bridge: what an upgrade asks for is opened, and ends when the bridge does. */
@@ -103,6 +105,11 @@ export class Channels {
     const target = parseChannelPath(path);
     if (target === undefined) throw new HttpProblem("not-found", "want /ws/v1/{guest}/{endpoint}, or /ws/v1");
     const offered = request.headers["sec-websocket-protocol"];
+    if (!isHandshake(request)) {
+      // ws says what is wrong with it.
+      accept(this.#servers["rpmsg.v1.raw"], request, stream, head)?.terminate();
+      return;
+    }
     const take = (protocol: Protocol) => accept(this.#servers[protocol], request, stream, head);
     const connection = new Connection(stream, this.#turn);
     if (target.kind === "mux") {
@@ -141,6 +148,7 @@ export class Channels {
       {
         share: access.share,
         takeover: access.takeover === "1",
+        replaceable: access.replaceable ?? true,
         local: access.local,
         queueBytes: most,
         lowBytes: resume,
@@ -253,7 +261,7 @@ export class Channels {
     const query = json ? parseQuery(JsonAnnounceQuery, text) : parseQuery(RawAnnounceQuery, text);
     const endpoint = this.#host.announce(guest, query.announce, query.local);
     const withdraw = () => this.#host.withdraw(endpoint);
-    const access = { share: "exclusive", slow: query.slow } as const;
+    const access = { share: "exclusive", slow: query.slow, replaceable: false } as const;
     try {
       if (!json) this.#openRaw(endpoint, access, connection, take, withdraw);
       else this.#openJson(endpoint, { ...query, ...access, local: undefined }, connection, take, withdraw);

@@ -1,7 +1,7 @@
 import type { Duplex } from "node:stream";
 import type { WebSocket } from "ws";
-import type { DownReason } from "../../schemas/index.ts";
 import { closeCode } from "../../schemas/index.ts";
+import type { EndReason } from "../endpoint-port.ts";
 import type { FlushTurn } from "./frame-writer.ts";
 import { FrameWriter } from "./frame-writer.ts";
 
@@ -10,7 +10,7 @@ const OPEN = 1;
 const NOTHING = Buffer.alloc(0);
 
 /** How a connection ends with its channel. */
-export const endOf: Readonly<Record<DownReason, readonly [code: number, reason: string]>> = {
+export const endOf: Readonly<Record<EndReason, readonly [code: number, reason: string]>> = {
   reset: [closeCode.guestReset, "guest detached or reset"],
   withdrawn: [closeCode.endpointWithdrawn, "endpoint withdrawn"],
   replaced: [closeCode.replaced, "replaced by another client"],

@@ -1,7 +1,6 @@
 import { randomBytes } from "node:crypto";
 import type {
   ClientFrame as ClientFrameType,
-  DownReason,
   Encoding,
   ErrorCode,
   Limits,
@@ -11,7 +10,7 @@ import type {
 } from "../../schemas/index.ts";
 import { ClientFrame, closeCode, errorAdvice } from "../../schemas/index.ts";
 import { displayName } from "../directory.ts";
-import type { ChannelEvents, ChannelPort, UndeliveredCode } from "../endpoint-port.ts";
+import type { ChannelEvents, ChannelPort, EndReason, UndeliveredCode } from "../endpoint-port.ts";
 import type { Marks } from "./back-pressure.ts";
 import { marksOf } from "./back-pressure.ts";
 import type { Connection, ConnectionHandler } from "./connection.ts";
@@ -57,8 +56,14 @@ export class JsonChannel implements ChannelEvents<MessageId>, ConnectionHandler,
   /** Undefined while the client is away. */
   #connection: Connection | undefined;
   #away: NodeJS.Timeout | undefined;
-  /** Frames for a client that is away, other than messages. */
+  /** States and results for a client that is away. */
   #missed: ServerFrame[] = [];
+  /** The last message that was written, or told of as dropped. */
+  #told = 0;
+  /** Messages up to this one that were forgotten before the client had them are counted as dropped. */
+  #counted = 0;
+  /** Bytes of missed messages that a client which came back has yet to take. */
+  #backlog = 0;
   #state = "";
   #ended = false;
 
@@ -106,7 +111,8 @@ export class JsonChannel implements ChannelEvents<MessageId>, ConnectionHandler,
       session: this.session,
       resumed: after !== undefined,
     });
-    if (after !== undefined) this.#replay(connection, after);
+    if (after !== undefined) this.#replay(after);
+    this.#backlog = connection.pendingBytes;
     for (const frame of this.#missed.splice(0)) this.#tell(frame);
     if (after !== undefined) this.#outflow.drained();
     // What waits for the guest does so still: this connection is to bring no more than the one before.
@@ -127,17 +133,23 @@ export class JsonChannel implements ChannelEvents<MessageId>, ConnectionHandler,
   }
 
   get pendingBytes(): number {
-    return this.#connection?.pendingBytes ?? 0;
+    const pending = this.#connection?.pendingBytes ?? 0;
+    // Nobody is a slow reader for what came while there was no connection.
+    this.#backlog = Math.min(this.#backlog, pending);
+    return pending - this.#backlog;
   }
 
   write(seq: number, src: number, bytes: Uint8Array, offset: number, length: number, serial: number): void {
     const tail = this.#options.encoder.tail(src, bytes, offset, length, serial, this.#options.encoding);
     this.#log.push(seq, tail);
+    this.#told = seq;
     this.#writeMessage(seq, tail);
   }
 
   writeDropped(count: number): void {
-    this.#tell({ type: "dropped", count });
+    this.#told += count;
+    // Whoever is away is told on its return, in its place.
+    if (this.#connection !== undefined) this.#tell({ type: "dropped", count });
   }
 
   notifyDrained(): void {
@@ -232,7 +244,7 @@ export class JsonChannel implements ChannelEvents<MessageId>, ConnectionHandler,
     this.#outflow.drained();
   }
 
-  onEnd(reason: DownReason): void {
+  onEnd(reason: EndReason): void {
     const port = this.#port;
     if (port !== undefined && reason !== "replaced") {
       const { generation } = port.endpoint;
@@ -271,17 +283,24 @@ export class JsonChannel implements ChannelEvents<MessageId>, ConnectionHandler,
     return { endpointState, guestState };
   }
 
-  /** What the client missed; what is not known any more is dropped. */
-  #replay(connection: Connection, after: number): void {
-    const missed = this.#log.after(after);
-    const gap = (missed[0]?.seq ?? this.#outflow.seq + 1) - 1 - after;
-    if (gap > 0) {
-      this.dropped(gap);
-      this.#tell({ type: "dropped", count: gap });
+  /** What the client missed, and in its place how much of it was dropped or is not known any more. */
+  #replay(after: number): void {
+    // What was dropped when it came was counted then.
+    const { forgotten } = this.#log;
+    const lost = forgotten - Math.max(after, this.#counted);
+    if (lost > 0) this.dropped(lost);
+    this.#counted = Math.max(forgotten, this.#counted);
+    let last = after;
+    for (const { seq, tail } of this.#log.after(after)) {
+      this.#tellGap(seq - 1 - last);
+      this.#writeMessage(seq, tail);
+      last = seq;
     }
-    for (const { seq, tail } of missed) {
-      if (connection === this.#connection) this.#writeMessage(seq, tail);
-    }
+    this.#tellGap(this.#told - last);
+  }
+
+  #tellGap(count: number): void {
+    if (count > 0) this.#tell({ type: "dropped", count });
   }
 
   #writeMessage(seq: number, tail: Buffer): void {

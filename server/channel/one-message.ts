@@ -1,6 +1,5 @@
-import type { DownReason } from "../../schemas/index.ts";
 import { errorAdvice } from "../../schemas/index.ts";
-import type { ChannelEvents, ChannelPort, UndeliveredCode } from "../endpoint-port.ts";
+import type { ChannelEvents, ChannelPort, EndReason, UndeliveredCode } from "../endpoint-port.ts";
 import type { ProblemCode } from "../problem.ts";
 import { HttpProblem } from "../problem.ts";
 
@@ -88,7 +87,7 @@ export class OneMessage implements ChannelEvents<true> {
 
   onChanged(): void {}
 
-  onEnd(reason: DownReason): void {
+  onEnd(reason: EndReason): void {
     if (reason === "withdrawn") this.#fail("endpoint-gone", errorAdvice["endpoint-gone"]);
     else if (reason === "replaced") this.#fail("endpoint-in-use", "another client took the endpoint over");
     else this.#fail("guest-gone", errorAdvice["guest-gone"]);

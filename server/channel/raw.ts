@@ -1,6 +1,6 @@
-import type { DownReason, Limits, SlowPolicy } from "../../schemas/index.ts";
+import type { Limits, SlowPolicy } from "../../schemas/index.ts";
 import { closeCode } from "../../schemas/index.ts";
-import type { ChannelEvents, ChannelPort, UndeliveredCode } from "../endpoint-port.ts";
+import type { ChannelEvents, ChannelPort, EndReason, UndeliveredCode } from "../endpoint-port.ts";
 import type { Marks } from "./back-pressure.ts";
 import { marksOf } from "./back-pressure.ts";
 import type { Connection, ConnectionHandler } from "./connection.ts";
@@ -97,8 +97,8 @@ export class RawChannel implements ChannelEvents<undefined>, ConnectionHandler, 
   onSent(): void {}
 
   onUndelivered(code: UndeliveredCode): void {
-    // Of a reset the end is told.
-    if (code === "guest-gone") return;
+    // The end is told by itself.
+    if (code === "guest-gone" || code === "endpoint-gone") return;
     // What waits behind it would come after a gap.
     this.#port?.abort();
     this.#close(code === "too-large" ? closeCode.tooBig : closeCode.notDelivered, code);
@@ -120,7 +120,7 @@ export class RawChannel implements ChannelEvents<undefined>, ConnectionHandler, 
     this.#outflow.drained();
   }
 
-  onEnd(reason: DownReason): void {
+  onEnd(reason: EndReason): void {
     this.#close(...endOf[reason]);
   }
 

@@ -13,6 +13,8 @@ const COMPACT = 1024;
 
 /** The messages of a session that its client may not have got, for as long as it may resume. */
 export class ReplayLog {
+  /** The latest message that is not known any more; 0 for none. */
+  forgotten = 0;
   readonly #limits: Limits;
   /** Messages from `#first` on; what is before it is gone. */
   #kept: Kept[] = [];
@@ -47,7 +49,8 @@ export class ReplayLog {
   }
 
   #shift(): void {
-    const { tail } = this.#kept[this.#first++] as Kept;
+    const { seq, tail } = this.#kept[this.#first++] as Kept;
+    this.forgotten = seq;
     this.#bytes -= tail.length + MESSAGE_COST;
     if (this.#first < COMPACT && this.#first < this.#kept.length) return;
     this.#kept = this.#kept.slice(this.#first);

@@ -1,7 +1,7 @@
-import type { DownReason, ErrorCode, Limits, MuxServerFrame, SlowPolicy } from "../../schemas/index.ts";
+import type { ErrorCode, Limits, MuxServerFrame, SlowPolicy } from "../../schemas/index.ts";
 import { errorAdvice, MUX_MESSAGE_COST } from "../../schemas/index.ts";
 import { displayName } from "../directory.ts";
-import type { ChannelEvents, ChannelPort, UndeliveredCode } from "../endpoint-port.ts";
+import type { ChannelEvents, ChannelPort, EndReason, UndeliveredCode } from "../endpoint-port.ts";
 import { HttpProblem } from "../problem.ts";
 import { marksOf } from "./back-pressure.ts";
 import type { Connection } from "./connection.ts";
@@ -11,8 +11,6 @@ import { Outflow } from "./outflow.ts";
 
 /** In a frame's header: the endpoint's peer. */
 const PEER = 0xffff_ffff;
-/** What the longest message costs that there may be: with less credit it could never be sent. */
-const MOST_COST = MUX_MESSAGE_COST + 65_519;
 
 /** A way to open an endpoint, now and after every reset. */
 export interface OpenChannel {
@@ -45,7 +43,7 @@ export class Subscription implements ChannelEvents<number>, OutflowSink {
   /** What the client has granted at first; undefined without a bound. */
   readonly #credit: number | undefined;
   /** What the client may send at first. */
-  readonly #window: number;
+  #window = 0;
   #port: ChannelPort<number> | undefined;
   #outflow: Outflow;
   #destinations = new Destinations();
@@ -59,7 +57,6 @@ export class Subscription implements ChannelEvents<number>, OutflowSink {
     this.#way = way;
     this.#limits = limits;
     this.#credit = credit;
-    this.#window = Math.max(marksOf(limits).pause, MOST_COST);
     this.#outflow = new Outflow(this, way.policy, limits, credit);
   }
 
@@ -71,6 +68,8 @@ export class Subscription implements ChannelEvents<number>, OutflowSink {
     const { port, id } = this.#way.open(this);
     this.#port = port;
     this.#used = 0;
+    // With less credit the longest message could never be sent.
+    this.#window = Math.max(marksOf(this.#limits).pause, MUX_MESSAGE_COST + port.mtu);
     const { endpoint } = port;
     const { guest, generation } = endpoint;
     const states = this.#states(port);
@@ -244,7 +243,7 @@ export class Subscription implements ChannelEvents<number>, OutflowSink {
     this.#mux.tell({ type: "state", sub: this.#sub, state: "up", ...states, generation });
   }
 
-  onEnd(reason: DownReason): void {
+  onEnd(reason: EndReason): void {
     const port = this.#port;
     if (port === undefined) return;
     if (reason === "replaced") {

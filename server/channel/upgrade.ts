@@ -47,6 +47,12 @@ export function chooseSubprotocol<Name extends string>(
   );
 }
 
+/** Whether a request can become a WebSocket (RFC 6455, 4.2.1): before anything is opened for it. */
+export function isHandshake({ method, headers }: IncomingMessage): boolean {
+  const key = headers["sec-websocket-key"] ?? "";
+  return method === "GET" && headers["sec-websocket-version"] === "13" && /^[A-Za-z0-9+/]{22}==$/.test(key);
+}
+
 /** The WebSocket side of one subprotocol. It has no listener: the HTTP server's upgrades are passed to it. */
 export function webSocketServer(protocol: string, maxPayload: number): WebSocketServer {
   // Bounds that the types of ws do not know yet.

@@ -13,8 +13,7 @@ const adviceHere: Partial<Record<ErrorCode, string>> = {
     "An exclusive client is there: wait for its end, or replace it with connect --share exclusive --takeover.",
   "local-in-use":
     "Choose another --local, or none; clients that all say --share shared may have one together.",
-  "too-large": "rpmsg-bridge info tells the most that goes (mtu).",
-  "no-peer": "The guest has not spoken on this endpoint yet: wait for its first message, or give `dst`.",
+  "too-large": "rpmsg-bridge info tells the most that goes, the mtu.",
   "no-reply": "The message was sent: give --wait more seconds.",
   "slow-reader": "Read faster, or choose what is to be dropped with --slow.",
 };

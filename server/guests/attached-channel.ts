@@ -1,6 +1,5 @@
 import type { SendQueue } from "../../rpmsg/index.ts";
-import type { DownReason } from "../../schemas/index.ts";
-import type { ChannelEvents, ChannelPort, OpenOptions, SendCode } from "../endpoint-port.ts";
+import type { ChannelEvents, ChannelPort, EndReason, OpenOptions, SendCode } from "../endpoint-port.ts";
 import type { AttachedEndpoint } from "./attached-endpoint.ts";
 import type { LocalAddress } from "./local-address.ts";
 
@@ -9,6 +8,8 @@ export class AttachedChannel<Ticket> implements ChannelPort<Ticket> {
   readonly endpoint: AttachedEndpoint;
   /** The only channel of its endpoint. */
   readonly exclusive: boolean;
+  /** Another client may take its place. */
+  readonly replaceable: boolean;
   readonly #local: LocalAddress;
   readonly #events: ChannelEvents<Ticket>;
   readonly #queue: SendQueue<Ticket>;
@@ -23,6 +24,7 @@ export class AttachedChannel<Ticket> implements ChannelPort<Ticket> {
   ) {
     this.endpoint = endpoint;
     this.exclusive = options.share === "exclusive";
+    this.replaceable = options.replaceable;
     this.#local = local;
     this.#events = events;
     const { counters } = endpoint;
@@ -126,7 +128,9 @@ export class AttachedChannel<Ticket> implements ChannelPort<Ticket> {
   }
 
   /** The channel is of no use any more. */
-  end(reason: DownReason): void {
+  end(reason: EndReason): void {
+    // Nobody is there any more to take it.
+    if (reason === "withdrawn") this.#queue.drop("endpoint-gone");
     this.close();
     // What waits is for nobody any more. At a reset the device has dropped it.
     if (reason === "withdrawn") this.#queue.drop("endpoint-gone");

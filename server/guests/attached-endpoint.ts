@@ -1,14 +1,20 @@
 import type { Target } from "../../rpmsg/index.ts";
 import { RpmsgError } from "../../rpmsg/index.ts";
 import type {
-  DownReason,
   EndpointCounters,
   EndpointState,
   GuestState,
   NameServiceMode,
   Origin,
 } from "../../schemas/index.ts";
-import type { ChannelEvents, ChannelPort, EndpointPort, OpenOptions, OpenRefusal } from "../endpoint-port.ts";
+import type {
+  ChannelEvents,
+  ChannelPort,
+  EndpointPort,
+  EndReason,
+  OpenOptions,
+  OpenRefusal,
+} from "../endpoint-port.ts";
 import { AttachedChannel } from "./attached-channel.ts";
 import type { Attachment } from "./attachment.ts";
 import type { LocalAddress } from "./local-address.ts";
@@ -107,7 +113,7 @@ export class AttachedEndpoint implements EndpointPort {
     // An exclusive channel is the only one.
     const [first] = this.#channels;
     const busy = exclusive ? first !== undefined : first?.exclusive === true;
-    if (busy && !(exclusive && options.takeover)) return "endpoint-in-use";
+    if (busy && !(exclusive && options.takeover && first?.replaceable !== false)) return "endpoint-in-use";
     if (busy) this.end("replaced");
     try {
       const local = this.#localOf(options);
@@ -134,7 +140,7 @@ export class AttachedEndpoint implements EndpointPort {
   }
 
   /** Tells every channel that it is of no use any more. */
-  end(reason: DownReason): void {
+  end(reason: EndReason): void {
     for (const channel of [...this.#channels]) channel.end(reason);
   }
 

@@ -123,6 +123,15 @@ export class Attachment {
     const raw = Buffer.from(name).toString("latin1");
     const endpoint =
       ns === "up" ? this.#declareUp(raw, address, local) : this.#declareDown(raw, ns, address, peer);
+    for (const [announcement, other] of this.#up) {
+      // The guest was faster: what it announced is this endpoint, or its other half, unless clients know it as another
+      // one already.
+      if (other.clients > 0 || this.#declared.has(other) || !matches(endpoint, address, announcement))
+        continue;
+      this.#events.onRemoved(other);
+      this.#bind(endpoint, announcement);
+      break;
+    }
     this.#events.onAdded(endpoint);
     return endpoint;
   }
@@ -218,14 +227,6 @@ export class Attachment {
     const target = { peer: undefined };
     const endpoint = new AttachedEndpoint(this, { name, ns: "up", address, target, local });
     this.#declared.set(endpoint, { target, address });
-    for (const [announcement, other] of this.#up) {
-      // The guest was faster: what it announced is this endpoint, unless clients know it as another one already.
-      if (other.clients > 0 || this.#declared.has(other) || !matches(endpoint, address, announcement))
-        continue;
-      this.#events.onRemoved(other);
-      this.#bind(endpoint, announcement);
-      break;
-    }
     return endpoint;
   }
 

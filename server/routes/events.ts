@@ -6,8 +6,15 @@ import type { Bridge } from "../bridge.ts";
 
 /** Milliseconds between comments that keep a connection alive. */
 const KEEP_ALIVE = 15_000;
-/** Bytes that may wait for a client that does not read, before its connection ends. */
+/** Bytes of changes that may wait for a client that does not read, before its connection ends. */
 const MOST_PENDING = 4 * 1024 * 1024;
+
+const HEAD = {
+  "content-type": "text/event-stream",
+  "cache-control": "no-store",
+  // Proxies that collect answers are asked not to.
+  "x-accel-buffering": "no",
+};
 
 /** Server-sent events: the current state, then what happens to it. */
 export function eventRoutes(bridge: Bridge): FastifyPluginAsyncZod {
@@ -28,23 +35,18 @@ export function eventRoutes(bridge: Bridge): FastifyPluginAsyncZod {
       },
       handler: (request, reply) => {
         reply.hijack();
-        stream(bridge, reply.raw, request.headers["last-event-id"]);
+        reply.raw.writeHead(200, HEAD);
+        if (request.method === "HEAD") reply.raw.end();
+        else stream(bridge, reply.raw, request.headers["last-event-id"]);
       },
     });
   };
 }
 
 function stream(bridge: Bridge, response: ServerResponse, lastId: string | undefined): void {
-  response.writeHead(200, {
-    "content-type": "text/event-stream",
-    "cache-control": "no-store",
-    // Proxies that collect answers are asked not to.
-    "x-accel-buffering": "no",
-  });
   const { events } = bridge;
   const write = (name: EventName, data: string, id?: string) => {
     response.write(`event: ${name}\n${id === undefined ? "" : `id: ${id}\n`}data: ${data}\n\n`);
-    if (response.writableLength > MOST_PENDING) response.destroy();
   };
   events.flush();
   const missed = lastId === undefined ? undefined : events.since(lastId);
@@ -56,7 +58,12 @@ function stream(bridge: Bridge, response: ServerResponse, lastId: string | undef
   }
   const ready: EventData<"ready"> = { instance: bridge.instance };
   write("ready", JSON.stringify(ready), events.latest);
-  const unsubscribe = events.subscribe(({ name, data, id }) => write(name, data, id));
+  // The state may be as large as it is: whoever could not have it would ask for it again.
+  const most = response.writableLength + MOST_PENDING;
+  const unsubscribe = events.subscribe(({ name, data, id }) => {
+    write(name, data, id);
+    if (response.writableLength > most) response.destroy();
+  });
   const alive = setInterval(() => response.write(": alive\n\n"), KEEP_ALIVE).unref();
   response.once("close", () => {
     clearInterval(alive);

@@ -15,8 +15,6 @@ const Bytes = z.instanceof(Buffer);
 /** Single messages, without a WebSocket. */
 export function messageRoutes(bridge: Bridge): FastifyPluginAsyncZod {
   return async (app) => {
-    // The framework's own parser: text is no body here.
-    app.removeContentTypeParser("text/plain");
     app.addContentTypeParser(BYTES, { parseAs: "buffer" }, async (_request: unknown, body: Buffer) => body);
 
     app.route({

@@ -20,8 +20,6 @@ const EndpointParams = z.object({ guest: z.string(), id: z.string() });
 /** Guests and endpoints. */
 export function resourceRoutes(bridge: Bridge): FastifyPluginAsyncZod {
   return async (app) => {
-    // The framework's own parser: text is no body here.
-    app.removeContentTypeParser("text/plain");
     app.route({
       method: "GET",
       url: "/guests",

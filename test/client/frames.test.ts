@@ -53,7 +53,7 @@ const valid = fc.oneof(
     {
       type: fc.constant("state"),
       state: fc.constantFrom("up", "down"),
-      reason: fc.constantFrom("reset", "withdrawn", "replaced"),
+      reason: fc.constantFrom("reset", "withdrawn"),
       endpointState,
       guestState,
       generation: int(1),

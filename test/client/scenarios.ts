@@ -82,6 +82,10 @@ const numbers = (from: number, to: number) => Array.from({ length: to - from }, 
 async function echoThrough(stage: Stage, breaks: Command, options: ConnectOptions): Promise<void> {
   const channel = await open(stage, "echo", options);
   channel.on("generation", () => channel.close());
+  let lost = 0;
+  channel.on("state", ({ connection }) => {
+    if (connection === "reconnecting") lost++;
+  });
   const seen: number[] = [];
   let next = 500;
   channel.on("message", ({ text }) => {
@@ -106,14 +110,14 @@ async function echoThrough(stage: Stage, breaks: Command, options: ConnectOption
   expectEqual(seen, sorted, "in order");
   expectEqual(new Set(seen).size, seen.length, "each once");
   const back = new Set(seen);
-  const lost = results.flatMap(({ status }, i) => (status === "fulfilled" && !back.has(i) ? [i] : []));
-  expectEqual(lost, [], "reported as sent, and not there");
+  const missing = results.flatMap(({ status }, i) => (status === "fulfilled" && !back.has(i) ? [i] : []));
+  expectEqual(missing, [], "reported as sent, and not there");
   for (const result of results) {
     if (result.status === "rejected") await expectCode(Promise.reject(result.reason), "connection-lost");
   }
-  // What was on its way at three breaks, at most.
+  // What was on its way, at most. On a busy machine a slow answer to a ping is taken for silence.
   const unknown = results.filter(({ status }) => status === "rejected").length;
-  if (unknown > 3 * 256) throw new Error(`${unknown} messages of unknown fate`);
+  if (lost === 0 || unknown > lost * 256) throw new Error(`${unknown} of unknown fate, ${lost} connections`);
   channel.close();
 }
 
@@ -148,7 +152,7 @@ export const scenarios: Record<string, Scenario> = {
 
   "a connection that breaks loses and repeats nothing": (stage) => echoThrough(stage, "kill connections", {}),
 
-  "nor does one that goes silent": (stage) => echoThrough(stage, "freeze connections", { pingInterval: 100 }),
+  "nor does one that goes silent": (stage) => echoThrough(stage, "freeze connections", { pingInterval: 250 }),
 
   "what the guest sends while the connection is broken comes then": async (stage) => {
     const channel = await open(stage, "source");

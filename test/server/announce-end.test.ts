@@ -116,20 +116,6 @@ describe.each(PROTOCOLS)("an announcement lives as long as its socket: %s", (pro
     expect(next.socket.readyState).toBe(next.socket.OPEN);
   });
 
-  test("when another client takes its endpoint over, both are gone with it", async () => {
-    const running = await countingGuest();
-    const service = await serve(running, protocol);
-    const taking = running.connect("/ws/v1/vm/service?share=exclusive&takeover=1", [protocol]).then(
-      (taker) => taker.closed.then(({ code }) => `closed ${code}`),
-      (error: Error) => error.message,
-    );
-    expect(await service.closed).toEqual({ code: 4003, reason: "replaced by another client" });
-    // Whether it was in or not: there is nothing left to take over.
-    expect(["status 409", "status 410", "closed 4002"]).toContain(await taking);
-    await gone(running);
-    await expectWithdrawn(running);
-  });
-
   test("when the bridge stops, it closes with 1001", async () => {
     const running = await countingGuest();
     const service = await serve(running, protocol);
@@ -170,18 +156,6 @@ test("a service whose client does not answer the close is gone with the reset al
   await running.endpoint("other", (each) => each.generation === 2);
   await expectWithdrawn(running);
   expect(running.made.filter((each) => each === "service")).toHaveLength(1);
-});
-
-test("of a client of the bridge with an announcement, the guest's other half is told of its end once", async () => {
-  const running = await testBridge();
-  for (let round = 0; round < 20; round++) {
-    const service = await running.connect("/ws/v1/demo?announce=service");
-    expect(await service.text()).toBe("");
-    service.send(`${round}`);
-    expect(await service.text()).toBe(`${round}`);
-    await service.close();
-  }
-  expect((await running.endpoints()).filter((each) => each.origin === "host")).toEqual([]);
 });
 
 /** What ws keeps to itself. */

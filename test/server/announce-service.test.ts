@@ -119,6 +119,9 @@ describe("a client that announces is the service", () => {
       for (const path of ["service", `~${id}`, "service?share=exclusive", "service?share=private"]) {
         expect(await running.refusal(`/ws/v1/demo/${path}`, { protocols })).toMatchObject(IN_USE);
       }
+      // It is the service: whoever took it over would have none.
+      const takeover = "/ws/v1/demo/service?share=exclusive&takeover=1";
+      expect(await running.refusal(takeover, { protocols })).toMatchObject(IN_USE);
     }
     const response = await fetch(`${running.url}/api/v1/guests/demo/endpoints/${id}/messages`, {
       method: "POST",
@@ -127,6 +130,10 @@ describe("a client that announces is the service", () => {
     });
     expect(response.status).toBe(409);
     expect((await running.endpoint("service")).clients).toBe(1);
+    service.send("still here", { id: 1 });
+    const frames = await service.all();
+    expect(frames).toContainEqual({ type: "sent", id: 1 });
+    expect(service.socket.readyState).toBe(service.socket.OPEN);
   });
 
   test("may be there before the guest, which is told when it attaches", async () => {

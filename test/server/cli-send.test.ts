@@ -91,12 +91,18 @@ describe("send", () => {
     [["demo/echo@1024", "x", "--dst", "99"], "(forbidden): Send to the channel's peer"],
     [["demo/echo@1024", "x", "--dst", "53"], "(forbidden): "],
     [["demo/sink", "x", "--wait", "0.2"], "no reply within 0.2 seconds (no-reply): "],
-    [["vm/raw", "x", "--timeout", "0.2"], "(no-peer)"],
+    [
+      ["vm/raw", "x", "--timeout", "0.2"],
+      "rpmsg-bridge: The guest has not spoken on this endpoint yet: wait",
+    ],
     [["vm/raw", "x", "--timeout", "0.2", "--wait"], "(no-peer)"],
   ])("%j is exit code 1, with the code and what to do", async (args, words) => {
     const { code, stdout, stderr } = await run(args);
     expect([code, stdout]).toEqual([1, ""]);
-    expect(stderr).toMatch(/^rpmsg-bridge: .*\([a-z-]+\).*\n$/);
+    expect(stderr).toMatch(/^rpmsg-bridge: [^()]*\([a-z-]+\)(: [^()]*)?\n$/);
+    // What to do is said once.
+    const sentences = stderr.split(/[:.]\s/);
+    expect(new Set(sentences).size).toBe(sentences.length);
     expect(stderr).toContain(words);
   });
 

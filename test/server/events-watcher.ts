@@ -4,6 +4,14 @@ import { onTestFinished } from "vitest";
 import type { Endpoint, EventData, EventName, Guest } from "../../schemas/index.ts";
 import { EndpointList, events, GuestList } from "../../schemas/index.ts";
 
+/** Nothing beside what the schemas say. */
+const schemas = {
+  guest: events.guest.strict(),
+  endpoint: events.endpoint.strict(),
+  "endpoint-removed": events["endpoint-removed"].strict(),
+  ready: events.ready.strict(),
+};
+
 /** An event as it came. */
 export interface SeenEvent {
   readonly name: EventName;
@@ -26,11 +34,13 @@ export class Watcher {
   readonly #response: IncomingMessage;
   readonly #guests = new Map<string, Guest>();
   readonly #endpoints = new Map<string, Endpoint>();
+  /** What was known before this connection, and did not come again on it. */
+  readonly #earlier: readonly [guests: Set<string>, endpoints: Set<string>];
   /** The connection is over. */
   readonly ended: Promise<void>;
   lastId: string | undefined;
   #ready = false;
-  #partial = false;
+  #whole = false;
   #rest = "";
   #broken: unknown;
   #wake: () => void = () => {};
@@ -51,9 +61,6 @@ export class Watcher {
       });
     });
   }
-
-  /** What was known before this connection, and did not come again on it. */
-  readonly #earlier: readonly [guests: Set<string>, endpoints: Set<string>];
 
   /**
    * @param lastId for Last-Event-ID
@@ -79,7 +86,7 @@ export class Watcher {
   /** As `open`, and it has all of the current state. */
   static async ready(url: string, lastId?: string, before?: Watcher): Promise<Watcher> {
     const watcher = await Watcher.open(url, lastId, before);
-    await watcher.until("ready", () => watcher.seen.some(({ name }) => name === "ready"));
+    await watcher.until("ready", () => watcher.#ready);
     return watcher;
   }
 
@@ -140,9 +147,7 @@ export class Watcher {
   #event(block: string): void {
     const [, name, id, text] = /^event: ([a-z-]+)\n(?:id: (\S+)\n)?data: (.*)$/.exec(block) ?? [];
     if (name === undefined || text === undefined) throw new Error(`no event: ${block}`);
-    const schema = events[name as EventName];
-    // Nothing beside what the schema says.
-    const data = schema.strict().parse(JSON.parse(text)) as EventData;
+    const data = schemas[name as EventName].parse(JSON.parse(text)) as EventData;
     this.seen.push({ name: name as EventName, id, data });
     if (id !== undefined) this.lastId = id;
     this.#apply(name as EventName, id, data);
@@ -153,13 +158,14 @@ export class Watcher {
     if (name === "ready") {
       if (this.#ready) throw new Error("ready twice");
       this.#ready = true;
-      // The whole state came: what is not in it is gone.
-      if (this.#partial) return;
+      if (!this.#whole) return;
+      // What is not in it is gone.
       for (const each of guests) this.#guests.delete(each);
       for (const each of endpoints) this.#endpoints.delete(each);
       return;
     }
-    if (id !== undefined && !this.#ready) this.#partial = true;
+    // Of the whole state: only changes have ids.
+    if (id === undefined) this.#whole = true;
     if (name === "guest") {
       const guest = data as Guest;
       this.#guests.set(guest.name, guest);

@@ -37,7 +37,7 @@ export class MuxClient {
   readonly frames: MuxFrame[] = [];
   /** Code of the end. */
   readonly closed: Promise<number>;
-  #wake: () => void = () => {};
+  #wakes: (() => void)[] = [];
   #broken: unknown;
 
   private constructor(socket: WebSocket) {
@@ -138,19 +138,19 @@ export class MuxClient {
     await this.closed;
   }
 
+  #wake(): void {
+    for (const wake of this.#wakes.splice(0)) wake();
+  }
+
   async #first(fits: (frame: MuxFrame) => boolean): Promise<MuxFrame> {
-    for (let at = 0; ; at++) {
-      while (at >= this.frames.length) {
-        if (this.#broken !== undefined) throw this.#broken;
-        if (this.socket.readyState === WebSocket.CLOSED) throw new Error("the connection has ended");
-        await new Promise<void>((resolve) => {
-          this.#wake = resolve;
-        });
-      }
-      const frame = this.frames[at] as MuxFrame;
-      if (!fits(frame)) continue;
-      this.frames.splice(at, 1);
-      return frame;
+    for (;;) {
+      const at = this.frames.findIndex(fits);
+      if (at !== -1) return this.frames.splice(at, 1)[0] as MuxFrame;
+      if (this.#broken !== undefined) throw this.#broken;
+      if (this.socket.readyState === WebSocket.CLOSED) throw new Error("the connection has ended");
+      await new Promise<void>((resolve) => {
+        this.#wakes.push(resolve);
+      });
     }
   }
 }

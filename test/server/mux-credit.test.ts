@@ -138,6 +138,8 @@ class HonestSender {
     const number = ++this.#number;
     const payload = Buffer.alloc(kind === "too-large" ? MTU + 1 + length : length, number);
     const cost = costOf(payload);
+    // Credit comes back in time for the longest message, not for what is longer.
+    if (kind === "too-large" && cost > this.#credit) return;
     while (this.#credit < cost) await this.#more(cost, permits);
     this.#credit -= cost;
     this.#client.send(1, payload, numbered ? number : 0, kind === "forbidden" ? 53 : PEER);
@@ -205,7 +207,7 @@ test("a client that keeps to its credit is never refused and never stalls, whate
 
 /** A channel to a guest with the longest buffers that there may be; messages go on when the test says so. */
 class LongChannel {
-  readonly mtu = 65_519;
+  readonly mtu = 65_535;
   readonly endpoint = {
     guest: "demo",
     generation: 1,
@@ -251,7 +253,7 @@ class LongChannel {
 }
 
 test("with the longest messages that there may be it does not stall either", () => {
-  const length = fc.oneof(fc.nat(65_519), fc.integer({ min: 60_000, max: 65_519 }), fc.nat(20_000));
+  const length = fc.oneof(fc.nat(65_535), fc.integer({ min: 60_000, max: 65_535 }), fc.nat(20_000));
   fc.assert(
     fc.property(fc.constantFrom(1, 65_536, 100_000), fc.array(length), (sendQueueBytes, lengths) => {
       const channel = new LongChannel(Config.parse({ limits: { sendQueueBytes } }).limits);

@@ -146,7 +146,7 @@ describe("what there is not", () => {
 
   test.each([
     ["not JSON", "{", "application/json", 400, "bad-request"],
-    ["too large", "x".repeat(131_073), "text/plain", 413, "body-too-large"],
+    ["too large", "x".repeat(131_073), "application/json", 413, "body-too-large"],
   ])("a body that is %s is a problem of the client", async (_what, body, type, status, code) => {
     const { url } = await testBridge();
     expectProblem(await supertest(url).post("/api/v1/guests").type(type).send(body), status, code);
