@@ -7,6 +7,8 @@ import { HttpProblem, PROBLEM_TYPE } from "../problem.ts";
 
 /** Milliseconds that a client has to answer a close. */
 const CLOSE_TIMEOUT = 5000;
+/** RFC 9110, 5.6.2 */
+const TOKEN = /^[!#$%&'*+\-.^_`|~0-9A-Za-z]+$/;
 
 /**
  * The query of a URL, checked.
@@ -37,8 +39,13 @@ export function chooseSubprotocol<Name extends string>(
   known: readonly [Name, ...Name[]],
 ): Name {
   if (header === undefined) return known[0];
-  for (const offered of header.split(",")) {
-    const chosen = known.find((each) => each === offered.trim());
+  const offered = header.split(",").map((each) => each.trim());
+  // Later ws refuses such a list too: when something was opened for the client.
+  if (new Set(offered).size < offered.length || !offered.every((each) => TOKEN.test(each))) {
+    throw new HttpProblem("bad-request", `"${header}" is no list of subprotocols: want ${known.join(", ")}`);
+  }
+  for (const each of offered) {
+    const chosen = known.find((name) => name === each);
     if (chosen !== undefined) return chosen;
   }
   throw new HttpProblem(

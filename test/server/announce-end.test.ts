@@ -3,7 +3,7 @@ import type { Service, ServiceContext } from "../../guest/service.ts";
 import { JsonClient } from "./json-client.ts";
 import { RawClient } from "./raw-client.ts";
 import type { Client, RunningBridge } from "./support.ts";
-import { eventually, testBridge } from "./support.ts";
+import { eventually } from "./support.ts";
 import { vhostBridge } from "./vhost-guest.ts";
 
 const PATH = "/ws/v1/vm?announce=service&local=1040";

@@ -68,11 +68,22 @@ describe("an unknown subprotocol is refused before the upgrade, with the list of
     for (const each of all) expect(each.clients).toBe(0);
   });
 
-  test("a header that says nothing, too", async () => {
-    const { refusal } = await testBridge();
-    const headers = { "sec-websocket-protocol": "" };
-    expect(await refusal("/ws/v1/demo/echo", { headers })).toMatchObject({ status: 400 });
-  });
+  test.each(["", ",", `${RAW},,${JSON_FRAMES}`, `${RAW}, ${RAW}`, `${RAW}, "x"`])(
+    "a header that is no list of them, before anybody is told of a service: %j",
+    async (header) => {
+      const { refusal, endpoint, guest } = await testBridge();
+      await endpoint("echo");
+      const before = (await guest("demo")).counters.messagesToGuest;
+      for (const path of ["/echo?share=exclusive&takeover=1", "?announce=service"]) {
+        const problem = await refusal(`/ws/v1/demo${path}`, {
+          headers: { "sec-websocket-protocol": header },
+        });
+        expect(problem).toMatchObject({ status: 400, code: "bad-request" });
+        expect(problem.detail).toContain(JSON_FRAMES);
+      }
+      expect((await guest("demo")).counters.messagesToGuest).toBe(before);
+    },
+  );
 });
 
 describe("the greeting of rpmsg.v1.json is the first frame", () => {

@@ -1,0 +1,138 @@
+import type { ProfileName, Service, ServiceContext } from "../../guest/index.ts";
+import { EmulatedGuest } from "../../guest/index.ts";
+import type { Random } from "./random.ts";
+
+/** What a message is for, either way. */
+export const kind = { data: 0, stop: 1 } as const;
+/** Sender, its count of messages, kind; to the guest. */
+export const TO_GUEST = 9;
+/** Boot, destination, the stream's count of messages, kind, and with `stop` how many came from the sender. */
+export const FROM_GUEST = 17;
+
+/** Messages to one address of the host, until the guest's next boot. */
+interface Stream {
+  dst: number;
+  sent: number;
+  /** Its last message is yet to be sent: how many messages of the sender came. */
+  stopping: number | undefined;
+}
+
+/** How a service of the guest sends: at most so many messages to each listener, so many milliseconds apart. */
+export interface Rate {
+  readonly burst: number;
+  readonly every: number;
+}
+
+/** What a service saw, over all boots. */
+export interface Seen {
+  received: number;
+  sent: number;
+}
+
+/**
+ * The guest of a mixed run: services that keep the numbers of all messages that they get, and send numbered ones to
+ * whoever has spoken to them.
+ */
+export class MixedGuest {
+  readonly guest: EmulatedGuest;
+  boots = 1;
+  /** Takes no messages: what comes waits, in its buffers and in the bridge. */
+  dozing = false;
+  /** Sends no more messages but the last ones. */
+  quiet = false;
+  readonly seen = new Map<string, Seen>();
+  /** By sender: the numbers of its messages as they came. */
+  readonly heard = new Map<number, number[]>();
+  readonly problems: string[] = [];
+  readonly #random: Random;
+
+  /** @param announced services that the guest announces, and how they send; @param awaited those of the host */
+  constructor(
+    profile: ProfileName,
+    announced: Readonly<Record<string, Rate>>,
+    awaited: Readonly<Record<string, Rate>>,
+    random: Random,
+  ) {
+    this.#random = random;
+    const service = (rate: Rate) => (context: ServiceContext) => this.#service(context, rate);
+    const entries = [
+      ...Object.entries(announced).map(([name, rate]) => [name, { service: service(rate), ns: "up" }] as const),
+      ...Object.entries(awaited).map(([name, rate]) => [name, { service: service(rate), ns: "down" }] as const),
+    ];
+    for (const [name] of entries) this.seen.set(name, { received: 0, sent: 0 });
+    this.guest = new EmulatedGuest({
+      profile,
+      services: Object.fromEntries(entries),
+      onError: (error) => this.problems.push(`guest: ${error.message}`),
+    });
+  }
+
+  async reboot(): Promise<void> {
+    this.boots++;
+    this.dozing = false;
+    await this.guest.reboot();
+  }
+
+  doze(): void {
+    this.dozing = true;
+  }
+
+  wake(): void {
+    this.dozing = false;
+    this.guest.called();
+  }
+
+  #service(context: ServiceContext, { burst, every }: Rate): Service {
+    const boot = this.boots;
+    const seen = this.seen.get(context.name) as Seen;
+    const streams = new Map<number, Stream>();
+    const message = Buffer.alloc(context.mtu);
+    const send = (stream: Stream, what: number, length: number): boolean => {
+      message.fill(stream.sent);
+      message.writeUInt32LE(boot, 0);
+      message.writeUInt32LE(stream.dst, 4);
+      message.writeUInt32LE(stream.sent, 8);
+      message.writeUInt8(what, 12);
+      message.writeUInt32LE(stream.stopping ?? 0, 13);
+      if (!context.send(stream.dst, message, 0, length)) return false;
+      stream.sent++;
+      seen.sent++;
+      return true;
+    };
+    const finish = (stream: Stream): void => {
+      if (stream.stopping !== undefined && send(stream, kind.stop, FROM_GUEST)) streams.delete(stream.dst);
+    };
+    const pump = (): void => {
+      for (const stream of [...streams.values()]) {
+        let left = this.quiet || stream.stopping !== undefined ? 0 : this.#random.below(burst + 1);
+        while (left > 0 && send(stream, kind.data, FROM_GUEST + this.#random.below(context.mtu - FROM_GUEST + 1))) {
+          left--;
+        }
+        finish(stream);
+      }
+    };
+    const timer = setInterval(pump, every).unref();
+    return {
+      onMessage: (src, bytes, offset) => {
+        if (this.dozing) return false;
+        const view = Buffer.from(bytes.buffer, bytes.byteOffset + offset, TO_GUEST);
+        const sender = view.readUInt32LE(0);
+        const heard = this.heard.get(sender) ?? [];
+        this.heard.set(sender, heard);
+        heard.push(view.readUInt32LE(4));
+        seen.received++;
+        let stream = streams.get(src);
+        if (stream === undefined) {
+          stream = { dst: src, sent: 0, stopping: undefined };
+          streams.set(src, stream);
+        }
+        if (view[8] === kind.stop) stream.stopping = heard.length;
+        return true;
+      },
+      onWritable: () => {
+        for (const stream of [...streams.values()]) finish(stream);
+      },
+      close: () => clearInterval(timer),
+    };
+  }
+}

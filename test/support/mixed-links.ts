@@ -1,0 +1,351 @@
+import { WebSocket } from "ws";
+import {
+  type MuxClientFrame,
+  MuxServerFrame,
+  MUX_MESSAGE_COST,
+  ServerFrame,
+} from "../../schemas/index.ts";
+import { muxMessage, parseMessage, PEER } from "../server/mux-client.ts";
+import { kind, TO_GUEST } from "./mixed-guest.ts";
+import type { Account, Inbox, Sender } from "./mixed-inbox.ts";
+import { count } from "./mixed-inbox.ts";
+
+/** What a client of a mixed run needs of it. */
+export interface LinkOptions {
+  /** The Unix socket of the bridge. */
+  readonly socketPath: string;
+  /** The endpoint's path and query. */
+  readonly path: string;
+  readonly sender: Sender;
+  readonly inbox: Inbox;
+  readonly account: Account;
+  readonly problems: string[];
+}
+
+/** A client's way to an endpoint, over one of the subprotocols. */
+export abstract class Link {
+  readonly options: LinkOptions;
+  /** How it ended: a close code, or that of `unsubscribed`. */
+  readonly ended: Promise<string>;
+  isUp = false;
+  isOver = false;
+  #end: (reason: string) => void = () => {};
+  #waiters: (() => void)[] = [];
+
+  constructor(options: LinkOptions) {
+    this.options = options;
+    this.ended = new Promise((resolve) => {
+      this.#end = resolve;
+    });
+  }
+
+  /** Sends a message of so many bytes, its header not counted. @returns false where it may not now */
+  send(length: number, what: number = kind.data): boolean {
+    const { sender } = this.options;
+    if (!this.isUp || this.isOver || !this.mayCarry(TO_GUEST + length)) return false;
+    const payload = Buffer.alloc(TO_GUEST + length, sender.sent);
+    payload.writeUInt32LE(sender.number, 0);
+    payload.writeUInt32LE(sender.sent, 4);
+    payload.writeUInt8(what, 8);
+    this.carry(payload, sender.sent++);
+    return true;
+  }
+
+  /** Waits until something has come, or it is over. */
+  news(): Promise<void> {
+    return this.isOver ? Promise.resolve() : new Promise((resolve) => this.#waiters.push(resolve));
+  }
+
+  abstract pause(): void;
+  abstract resume(): void;
+  /** Says good-bye. */
+  abstract leave(): void;
+  /** Is gone without a word. */
+  abstract vanish(): void;
+
+  protected abstract carry(payload: Buffer, number: number): void;
+
+  protected mayCarry(_length: number): boolean {
+    return true;
+  }
+
+  protected heard(): void {
+    for (const waiter of this.#waiters.splice(0)) waiter();
+  }
+
+  protected over(reason: string): void {
+    if (this.isOver) return;
+    this.isOver = true;
+    this.isUp = false;
+    count(this.options.account.ends, reason);
+    this.#end(reason);
+    this.heard();
+  }
+
+  /** A message was sent, or not. */
+  protected result(number: number, code: string): void {
+    const { sender, account, problems } = this.options;
+    const before = sender.results.get(number);
+    if (before === undefined) {
+      sender.results.set(number, code);
+      count(account.results, code);
+    } else if (before === "sent" && code === "guest-gone") {
+      sender.results.set(number, "unread");
+      account.unconfirmed++;
+    } else {
+      problems.push(`sender ${sender.number}: message ${number} was ${before}, then ${code}`);
+    }
+    this.heard();
+  }
+
+  protected connect(path: string, protocol: string): WebSocket {
+    const { account, socketPath } = this.options;
+    account.connections++;
+    const socket = new WebSocket(`ws+unix:${socketPath}:${path}`, [protocol], { perMessageDeflate: false });
+    socket.on("error", () => {});
+    return socket;
+  }
+}
+
+/** `rpmsg.v1.raw` */
+export class RawLink extends Link {
+  readonly #socket: WebSocket;
+
+  constructor(options: LinkOptions) {
+    super(options);
+    this.#socket = this.connect(options.path, "rpmsg.v1.raw");
+    this.#socket.on("open", () => {
+      options.inbox.begin();
+      this.isUp = true;
+      this.heard();
+    });
+    this.#socket.on("message", (data: Buffer) => {
+      options.inbox.message(data);
+      this.heard();
+    });
+    this.#socket.on("unexpected-response", (_request, { statusCode }) => this.over(`HTTP ${statusCode}`));
+    this.#socket.on("close", (code) => this.over(`${code}`));
+  }
+
+  pause(): void {
+    this.#socket.pause();
+  }
+
+  resume(): void {
+    this.#socket.resume();
+  }
+
+  leave(): void {
+    this.#socket.close(1000);
+  }
+
+  vanish(): void {
+    this.#socket.terminate();
+  }
+
+  protected carry(payload: Buffer): void {
+    this.#socket.send(payload);
+  }
+}
+
+/** `rpmsg.v1.json`: every message has an id; a connection that broke is resumed. */
+export class JsonLink extends Link {
+  #socket: WebSocket;
+  #session = "";
+  #broken = false;
+  #timeouts: () => number | undefined;
+
+  /** @param timeouts how long the next message may wait; undefined for the usual time */
+  constructor(options: LinkOptions, timeouts: () => number | undefined = () => undefined) {
+    super(options);
+    this.#timeouts = timeouts;
+    this.#socket = this.#open();
+  }
+
+  pause(): void {
+    this.#socket.pause();
+  }
+
+  resume(): void {
+    this.#socket.resume();
+  }
+
+  leave(): void {
+    this.#socket.close(1000);
+  }
+
+  vanish(): void {
+    this.#socket.terminate();
+  }
+
+  /** Breaks the connection and comes back for what it missed. */
+  break(): void {
+    this.#broken = true;
+    this.isUp = false;
+    this.#socket.terminate();
+  }
+
+  protected carry(payload: Buffer, id: number): void {
+    const timeout = this.#timeouts();
+    const data = payload.toString("base64");
+    this.#socket.send(
+      JSON.stringify({ type: "send", id, data, encoding: "base64", ...(timeout !== undefined && { timeout }) }),
+    );
+  }
+
+  #open(resume = ""): WebSocket {
+    const { path } = this.options;
+    const socket = this.connect(`${path}${path.includes("?") ? "&" : "?"}encoding=base64${resume}`, "rpmsg.v1.json");
+    socket.on("message", (data: Buffer) => {
+      if (socket === this.#socket) this.#frame(ServerFrame.parse(JSON.parse(data.toString())));
+    });
+    socket.on("unexpected-response", (_request, { statusCode }) => this.over(`HTTP ${statusCode}`));
+    socket.on("close", (code) => {
+      if (!this.#broken) {
+        this.over(`${code}`);
+        return;
+      }
+      this.#broken = false;
+      this.options.sender.endedEarly = true;
+      this.#socket = this.#open(`&resume=${this.#session}&after=${this.options.inbox.lastSeq}`);
+    });
+    return socket;
+  }
+
+  #frame(frame: ServerFrame): void {
+    const { inbox } = this.options;
+    if (frame.type === "hello") {
+      this.#session = frame.session;
+      if (!frame.resumed) inbox.begin(frame.local, frame.generation);
+      this.isUp = true;
+    } else if (frame.type === "message") {
+      inbox.message(Buffer.from(frame.data, "base64"), frame.seq);
+    } else if (frame.type === "dropped") {
+      inbox.dropped(frame.count);
+    } else if (frame.type === "sent") {
+      this.result(Number(frame.id), "sent");
+    } else if (frame.type === "error") {
+      if (frame.id === undefined) this.options.problems.push(`an error without an id: ${frame.message}`);
+      else this.result(Number(frame.id), frame.code);
+    }
+    this.heard();
+  }
+}
+
+/** A connection of `rpmsg.v1.mux`, and its subscriptions. */
+export class MuxLinks {
+  readonly socket: WebSocket;
+  readonly #links = new Map<number, MuxLink>();
+  #ready: Promise<void>;
+  #next = 1;
+
+  constructor(socketPath: string) {
+    this.socket = new WebSocket(`ws+unix:${socketPath}:/ws/v1`, ["rpmsg.v1.mux"], { perMessageDeflate: false });
+    this.#ready = new Promise((resolve) => this.socket.once("open", () => resolve()));
+    this.socket.on("message", (data: Buffer, isBinary) => {
+      if (isBinary) {
+        const { sub, seq, bytes } = parseMessage(data);
+        this.#links.get(sub)?.message(bytes, seq);
+        return;
+      }
+      const frame = MuxServerFrame.parse(JSON.parse(data.toString()));
+      if ("sub" in frame && frame.sub !== undefined) this.#links.get(frame.sub)?.frame(frame);
+    });
+    this.socket.on("error", () => {});
+    this.socket.on("close", (code) => {
+      for (const link of this.#links.values()) link.closed(`${code}`);
+    });
+  }
+
+  /** @param credit what may come at first; undefined for anything */
+  async subscribe(options: LinkOptions, credit?: number): Promise<MuxLink> {
+    await this.#ready;
+    const sub = this.#next++;
+    const link = new MuxLink(options, this, sub);
+    this.#links.set(sub, link);
+    options.account.connections++;
+    this.control({ type: "subscribe", sub, path: options.path, ...(credit !== undefined && { credit }) });
+    return link;
+  }
+
+  control(frame: MuxClientFrame): void {
+    this.socket.send(JSON.stringify(frame));
+  }
+}
+
+/** A subscription. It outlives resets, and keeps to its credit. */
+export class MuxLink extends Link {
+  readonly #links: MuxLinks;
+  readonly #sub: number;
+  #credit = 0;
+
+  constructor(options: LinkOptions, links: MuxLinks, sub: number) {
+    super(options);
+    this.#links = links;
+    this.#sub = sub;
+  }
+
+  grant(bytes: number): void {
+    if (!this.isOver) this.#links.control({ type: "credit", sub: this.#sub, bytes });
+  }
+
+  pause(): void {
+    this.#links.socket.pause();
+  }
+
+  resume(): void {
+    this.#links.socket.resume();
+  }
+
+  leave(): void {
+    this.#links.control({ type: "unsubscribe", sub: this.#sub });
+  }
+
+  vanish(): void {
+    this.#links.socket.terminate();
+  }
+
+  message(bytes: Buffer, seq: number): void {
+    this.options.inbox.message(bytes, seq);
+    this.heard();
+  }
+
+  closed(reason: string): void {
+    this.over(reason);
+  }
+
+  frame(frame: Exclude<MuxServerFrame, { type: "hello" | "pong" }>): void {
+    const { inbox } = this.options;
+    if (frame.type === "subscribed") {
+      inbox.begin(frame.local, frame.generation);
+      this.#credit = frame.credit;
+      this.isUp = true;
+    } else if (frame.type === "state") {
+      if (frame.state === "down") this.isUp = false;
+    } else if (frame.type === "credit") {
+      this.#credit += frame.bytes;
+    } else if (frame.type === "dropped") {
+      inbox.dropped(frame.count);
+    } else if (frame.type === "sent") {
+      this.result(frame.id - 1, "sent");
+    } else if (frame.type === "unsubscribed") {
+      this.over(frame.code ?? "unsubscribed");
+    } else if (frame.id !== undefined) {
+      this.result(frame.id - 1, frame.code);
+    } else {
+      // Nobody but `subscribe` is without a number here.
+      this.over(frame.code);
+    }
+    this.heard();
+  }
+
+  protected override mayCarry(length: number): boolean {
+    return this.#credit >= MUX_MESSAGE_COST + length;
+  }
+
+  protected carry(payload: Buffer, number: number): void {
+    this.#credit -= MUX_MESSAGE_COST + payload.length;
+    // 0 stands for none.
+    this.#links.socket.send(muxMessage(this.#sub, PEER, number + 1, payload));
+  }
+}
