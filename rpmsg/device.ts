@@ -46,8 +46,8 @@ export interface DeviceEvents {
   onWithdrawn?(announcement: GuestAnnouncement): void;
   /** `told` of a host announcement changed. */
   onTold?(announcement: HostAnnouncement): void;
-  /** The address of an endpoint's peer is known, or is another one. */
-  onPeer?(endpoint: Endpoint): void;
+  /** The address of an endpoint's peer is known, for the first time in this generation, or is another one. */
+  onPeer?(endpoint: Endpoint, first: boolean): void;
   /** Nothing waits to be sent any more. */
   onIdle?(): void;
   /** The guest broke a queue, which is stopped until a reset. */
@@ -198,7 +198,9 @@ export class RpmsgDevice {
    */
   createEndpoint(onMessage: MessageHandler, address?: number): Endpoint {
     if (this.#closed) throw new RpmsgError("device-closed", "the device is closed");
-    return new Endpoint(this.#endpoints, address, onMessage, (endpoint) => this.#learned(endpoint));
+    return new Endpoint(this.#endpoints, address, onMessage, (endpoint, first) =>
+      this.#learned(endpoint, first),
+    );
   }
 
   /**
@@ -287,10 +289,10 @@ export class RpmsgDevice {
     if (this.#used) {
       this.#used = false;
       this.generation++;
+      this.#nameService.close();
       this.#response.reset();
       this.#request.reset();
       for (const endpoint of this.#endpoints.values()) endpoint.peer = undefined;
-      this.#nameService.close();
       this.#events.onReset?.(this.generation);
       this.#nameService.reset();
     }
@@ -334,8 +336,8 @@ export class RpmsgDevice {
     return rings;
   }
 
-  #learned(endpoint: Endpoint): void {
-    this.#events.onPeer?.(endpoint);
+  #learned(endpoint: Endpoint, first: boolean): void {
+    this.#events.onPeer?.(endpoint, first);
     this.#response.peerLearned();
   }
 

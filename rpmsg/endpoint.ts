@@ -1,6 +1,6 @@
 import type { AddressTable } from "./address-table.ts";
 import type { Target } from "./send-queue.ts";
-import { ADDRESS_ANY } from "./wire/header.ts";
+import { ADDRESS_ANY, NAME_SERVICE_ADDRESS } from "./wire/header.ts";
 
 /**
  * Takes a message of the guest: `length` bytes at `offset`. `bytes` is guest memory or a scratch buffer and valid
@@ -16,18 +16,18 @@ export class Endpoint implements Target {
   closed = false;
   readonly #table: AddressTable<Endpoint>;
   readonly #onMessage: MessageHandler;
-  readonly #onPeer: (endpoint: Endpoint) => void;
+  readonly #onPeer: (endpoint: Endpoint, first: boolean) => void;
 
   /**
    * @param address undefined for a dynamic one
-   * @param onPeer called when the peer's address was learned or changed
+   * @param onPeer called when the peer's address was learned (`first`) or changed
    * @throws RpmsgError address-invalid, address-in-use, address-space-full
    */
   constructor(
     table: AddressTable<Endpoint>,
     address: number | undefined,
     onMessage: MessageHandler,
-    onPeer: (endpoint: Endpoint) => void,
+    onPeer: (endpoint: Endpoint, first: boolean) => void,
   ) {
     this.#table = table;
     this.#onMessage = onMessage;
@@ -37,14 +37,16 @@ export class Endpoint implements Target {
 
   /** A message arrived for this address. */
   receive(src: number, bytes: Uint8Array, offset: number, length: number): void {
-    if (src !== this.peer && src !== ADDRESS_ANY) this.learn(src);
+    // Nobody answers name service.
+    if (src !== this.peer && src !== ADDRESS_ANY && src !== NAME_SERVICE_ADDRESS) this.learn(src);
     this.#onMessage(src, bytes, offset, length);
   }
 
   /** The peer's address is known. */
   learn(peer: number): void {
+    const first = this.peer === undefined;
     this.peer = peer;
-    this.#onPeer(this);
+    this.#onPeer(this, first);
   }
 
   close(): void {

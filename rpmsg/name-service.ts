@@ -1,5 +1,5 @@
 import { RpmsgError } from "./errors.ts";
-import { ADDRESS_ANY } from "./wire/header.ts";
+import { ADDRESS_ANY, NAME_SERVICE_ADDRESS } from "./wire/header.ts";
 import { decodeNameService, encodeNameService, isServiceName } from "./wire/name-service.ts";
 
 /** A service of the host that guests are told of ("down"). */
@@ -43,6 +43,12 @@ export class NameService {
   readonly #send: (message: Uint8Array, published: () => void) => void;
   readonly #limit: number;
   #open = false;
+  /** What the guest knows of the host. */
+  readonly #told = new Map<string, HostAnnouncement>();
+  /** Keys of which it knows something else than what holds; each costs one message or two, whatever came between. */
+  readonly #untold = new Set<string>();
+  /** One message is on its way: the next one is made when it is with the guest, of what holds then. */
+  #telling = false;
 
   /**
    * @param send queues a message to the guest; `published` is called when it is in the response queue
@@ -75,7 +81,7 @@ export class NameService {
       throw new RpmsgError("already-announced", `${name} is announced at address ${address}`);
     const announcement = { name, address, told: false };
     this.#host.set(key, announcement);
-    if (this.#open) this.#tell(announcement);
+    this.#changed(key);
     return announcement;
   }
 
@@ -83,19 +89,23 @@ export class NameService {
     const key = keyOf(announcement.name, announcement.address);
     if (this.#host.get(key) !== announcement) return;
     this.#host.delete(key);
-    if (this.#open) this.#send(encodeNameService({ ...announcement, created: false }), () => {});
+    this.#changed(key);
   }
 
   /** The guest listens on address 53 from now on. */
   open(): void {
     if (this.#open) return;
     this.#open = true;
-    for (const announcement of this.#host.values()) this.#tell(announcement);
+    for (const key of this.#host.keys()) this.#untold.add(key);
+    this.#tell();
   }
 
   /** The guest listens no more: what is withdrawn from now on it need not be told. */
   close(): void {
     this.#open = false;
+    this.#telling = false;
+    this.#told.clear();
+    this.#untold.clear();
   }
 
   /** The guest forgot everything: a DESTROY never arrives on a reset, so it is made up for. */
@@ -116,6 +126,8 @@ export class NameService {
   receive(bytes: Uint8Array, offset: number, length: number): NameServiceResult {
     const message = decodeNameService(bytes, offset, length);
     if (message === undefined || message.address === ADDRESS_ANY) return "malformed";
+    // Nobody is to talk to the guest's name service but we.
+    if (message.address === NAME_SERVICE_ADDRESS) return "malformed";
     const key = keyOf(message.name, message.address);
     const known = this.#guest.get(key);
     if (!message.created) {
@@ -132,11 +144,44 @@ export class NameService {
     return "accepted";
   }
 
-  #tell(announcement: HostAnnouncement): void {
-    this.#send(encodeNameService({ ...announcement, created: true }), () => {
-      announcement.told = true;
-      this.#events.told(announcement);
-    });
+  #changed(key: string): void {
+    if (!this.#open) return;
+    if (this.#told.get(key) === this.#host.get(key)) this.#untold.delete(key);
+    else this.#untold.add(key);
+    this.#tell();
+  }
+
+  /** Tells the guest what it does not know. At most one message waits for a buffer: the rest may change until then. */
+  #tell(): void {
+    while (this.#open && !this.#telling) {
+      const [key] = this.#untold;
+      if (key === undefined) return;
+      const known = this.#told.get(key);
+      // A service that was withdrawn and announced again is another one: the guest has to forget the first.
+      const announcement = known ?? this.#host.get(key);
+      if (announcement === undefined) {
+        this.#untold.delete(key);
+        continue;
+      }
+      this.#telling = true;
+      const created = known === undefined;
+      let direct = true;
+      this.#send(encodeNameService({ ...announcement, created }), () => {
+        this.#telling = false;
+        this.#isTold(key, announcement, created);
+        if (!direct) this.#tell();
+      });
+      direct = false;
+    }
+  }
+
+  #isTold(key: string, announcement: HostAnnouncement, created: boolean): void {
+    if (created) this.#told.set(key, announcement);
+    else this.#told.delete(key);
+    if (this.#told.get(key) === this.#host.get(key)) this.#untold.delete(key);
+    else this.#untold.add(key);
+    announcement.told = created;
+    if (created) this.#events.told(announcement);
   }
 }
 

@@ -30,6 +30,8 @@ export class RequestSide {
   #broken = false;
   #holds = 0;
   #draining = false;
+  /** The queue is about to stop: what is in it now or never, whoever holds it. */
+  #halting = false;
   #drainScheduled = false;
   readonly #headerBytes = new Uint8Array(HEADER_SIZE);
   readonly #header = new Uint32Array(this.#headerBytes.buffer);
@@ -54,7 +56,9 @@ export class RequestSide {
     const queue = this.#queue;
     if (queue === undefined) return;
     // A driver can have made at most one full ring available; a guest that goes on adding does not hold us up.
+    this.#halting = true;
     for (let turns = queue.size / TURN_BUDGET; turns >= 0 && !this.drain(); turns--);
+    this.#halting = false;
     // Where a handler of the drain itself stops the queue.
     if (queue.publish()) this.#call();
     this.#queue = undefined;
@@ -111,7 +115,7 @@ export class RequestSide {
   #take(queue: DeviceQueue): boolean {
     let budget = TURN_BUDGET;
     queue.wantKicks(false);
-    while (budget > 0 && this.#holds === 0) {
+    while (budget > 0 && (this.#holds === 0 || this.#halting)) {
       if (!queue.peek()) {
         queue.wantKicks(true);
         // Kicks were off: what came meanwhile is seen only by looking again.

@@ -216,13 +216,20 @@ export class SendQueue<Ticket = unknown> {
   }
 
   /**
-   * Takes nothing more, but sends what waits.
+   * Takes nothing more, but sends what waits; nothing waits longer than is usual.
    * @param done called when nothing is left: all is sent, or given up
    */
   finish(done: () => void): void {
     this.#closed = true;
     this.#done = done;
-    if (this.pending === 0) this.#emptied();
+    const latest = this.#device.clock() + this.#options.timeout;
+    for (const message of this.#waiting) message.deadline = Math.min(message.deadline, latest);
+    if (this.pending === 0) {
+      this.#emptied();
+    } else if (this.#earliest > latest) {
+      this.#earliest = latest;
+      this.arm();
+    }
   }
 
   /** Gives up what has waited too long. */

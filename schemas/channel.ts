@@ -1,6 +1,6 @@
 import { z } from "zod";
 import { Encoding } from "./frames.ts";
-import { Origin, parseAddress } from "./identity.ts";
+import { AddressText, Origin } from "./identity.ts";
 
 /** The subprotocols of one endpoint's path; no subprotocol means the first. */
 export const channelProtocols = ["rpmsg.v1.raw", "rpmsg.v1.json"] as const;
@@ -21,13 +21,6 @@ export const closeCode = {
   replaced: 4003,
   notDelivered: 4004,
 } as const;
-
-const AddressText = z.string().transform((text, context) => {
-  const address = parseAddress(text);
-  if (address !== undefined) return address;
-  context.addIssue(`"${text}" is not an address: want a number below 2^32 - 1, decimal or with 0x`);
-  return z.NEVER;
-});
 
 /**
  * private: an own local address, replies to it come to this client alone; shared: one for all such clients;
@@ -70,7 +63,11 @@ export const JsonQuery = z
     ...json,
     /** The session to go on with, and the last `seq` that came. */
     resume: z.string().max(64).optional(),
-    after: z.coerce.number().int().min(0).optional(),
+    after: z
+      .string()
+      .regex(/^\d{1,15}$/, "want a number")
+      .transform(Number)
+      .optional(),
   })
   .refine(takeoverNeedsExclusive, takeoverIssue)
   .refine((query) => (query.resume === undefined) === (query.after === undefined), {

@@ -1,6 +1,6 @@
 import { z } from "zod";
 import { EndpointDeclaration } from "./declaration.ts";
-import { GuestName } from "./identity.ts";
+import { bytesOf, GuestName } from "./identity.ts";
 
 const Milliseconds = z.int().min(1).max(86_400_000);
 
@@ -24,7 +24,7 @@ const VhostUserGuest = z.strictObject({
   path: z
     .string()
     .min(1)
-    .refine((path) => Buffer.byteLength(path) <= 107, { message: "a socket path has at most 107 bytes" }),
+    .refine((path) => bytesOf(path) <= 107, { message: "a socket path has at most 107 bytes" }),
   mode: z.enum(["listen", "connect"]).default("listen"),
   /** `linux-bufsz` offers the buffer sizes of Linux 2026 (F_BUFSZ); their bits mean other things elsewhere. */
   dialect: z.enum(["linux", "linux-bufsz"]).default("linux"),

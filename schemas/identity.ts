@@ -18,10 +18,23 @@ export function parseAddress(text: string): number | undefined {
   return parsed.success ? parsed.data : undefined;
 }
 
+/** An address in a query. */
+export const AddressText = z.string().transform((text, context) => {
+  const address = parseAddress(text);
+  if (address !== undefined) return address;
+  context.addIssue(`"${text}" is not an address: want a number below 2^32 - 1, decimal or with 0x`);
+  return z.NEVER;
+});
+
+/** Length in UTF-8; not by Buffer, which browsers have not got. */
+export function bytesOf(text: string): number {
+  return new TextEncoder().encode(text).length;
+}
+
 /** 1 to 31 bytes of UTF-8, none of them zero: the wire has 32 bytes with the final zero. */
 export const ServiceName = z
   .string()
-  .refine((name) => Buffer.byteLength(name) >= 1 && Buffer.byteLength(name) <= 31 && !name.includes("\0"), {
+  .refine((name) => name !== "" && bytesOf(name) <= 31 && !name.includes("\0"), {
     message: "a service name has 1 to 31 bytes, none of them zero",
   });
 

@@ -2,7 +2,16 @@ import { z } from "zod";
 import { EndpointDeclaration, NameServiceMode } from "./declaration.ts";
 import { errorCodes } from "./errors.ts";
 import { Encoding, SendTimeout } from "./frames.ts";
-import { Address, Count, EndpointState, Generation, GuestName, GuestState, Origin } from "./identity.ts";
+import {
+  Address,
+  AddressText,
+  Count,
+  EndpointState,
+  Generation,
+  GuestName,
+  GuestState,
+  Origin,
+} from "./identity.ts";
 
 /**
  * Messages and bytes are payload. Once nothing waits, `accepted` is `messagesToGuest` and `undelivered` together.
@@ -99,7 +108,7 @@ export const MessageSend = z.strictObject({
 export const MessageQuery = z.strictObject({
   timeout: z.coerce.number().pipe(SendTimeout).optional(),
   wait: z.coerce.number().pipe(SendTimeout).optional(),
-  local: z.coerce.number().pipe(Address).optional(),
+  local: AddressText.optional(),
 });
 
 export const MessageSent = z.object({ result: z.literal("sent") });

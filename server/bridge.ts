@@ -195,12 +195,12 @@ export class Bridge implements ChannelHost {
       onAdded: (endpoint) => {
         directory.add(endpoint);
         events.publish("endpoint", directory.describe(endpoint));
-        channels.changed();
+        channels.changed(endpoint.guest, endpoint.name);
       },
       onChanged: (endpoint) => {
         if (!directory.has(endpoint)) return;
         events.endpointChanged(endpoint, () => directory.describe(endpoint));
-        channels.changed();
+        if (endpoint.clients === 0) channels.changed(endpoint.guest, endpoint.name);
       },
       onRemoved: (endpoint) => {
         const { id, guest, name, generation } = directory.describe(endpoint);
@@ -213,7 +213,7 @@ export class Bridge implements ChannelHost {
         if (this.#guests.get(guest.name) !== guest) return;
         events.flush();
         events.publish("guest", guest.describe());
-        channels.changed();
+        if (guest.state === "attached") channels.changed(guest.name);
       },
     };
   }

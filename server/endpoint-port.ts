@@ -83,6 +83,8 @@ export interface OpenOptions {
   takeover: boolean;
   /** Another exclusive channel may take its place. */
   replaceable: boolean;
+  /** The guest's messages are wanted. */
+  listens: boolean;
   /** The channel's own address; undefined for one that the endpoint chooses. */
   local: number | undefined;
   /** Bytes that may wait to be sent, 16 for each message included. */

@@ -54,6 +54,8 @@ interface Access extends Partial<Pick<JsonQueryType, "share" | "local">> {
   takeover?: string | undefined;
   /** A client that is the service itself has no successor. */
   replaceable?: boolean;
+  /** The client wants the guest's messages; it does unless said otherwise. */
+  listens?: boolean;
 }
 
 /** All WebSockets of the bridge: what an upgrade asks for is opened, and ends when the bridge does. */
@@ -91,9 +93,9 @@ export class Channels {
     }, pingInterval).unref();
   }
 
-  /** Guests or endpoints changed. */
-  changed(): void {
-    for (const mux of this.#muxes) mux.retry();
+  /** An endpoint came or has no clients any more, or a guest is another one: who waits for it is tried again. */
+  changed(guest: string, name?: string): void {
+    for (const mux of this.#muxes) mux.retry((subscription) => subscription.waitsFor(guest, name));
   }
 
   /**
@@ -149,6 +151,7 @@ export class Channels {
         share: access.share,
         takeover: access.takeover === "1",
         replaceable: access.replaceable ?? true,
+        listens: access.listens ?? true,
         local: access.local,
         queueBytes: most,
         lowBytes: resume,
@@ -244,7 +247,7 @@ export class Channels {
       withdraw?.();
       return;
     }
-    this.#sessions.set(channel.session, channel);
+    if (withdraw === undefined) this.#sessions.set(channel.session, channel);
     this.#serve(connection, socket, channel, () => {});
     channel.attach(connection);
   }
@@ -299,9 +302,12 @@ export class Channels {
       get attached() {
         return host.isAttached(guest);
       },
-      open: (events) => {
+      mayBe: (changed, name) =>
+        changed === guest && (name === undefined || reference.name === undefined || reference.name === name),
+      open: (events, again) => {
         const endpoint = this.#find(guest, reference);
-        return { port: this.open(endpoint, query, events), id: host.directory.idOf(endpoint) };
+        const access = again ? { ...query, takeover: "0" } : query;
+        return { port: this.open(endpoint, access, events), id: host.directory.idOf(endpoint) };
       },
     };
   }

@@ -8,6 +8,8 @@ import { FrameWriter } from "./frame-writer.ts";
 /** `readyState` of a WebSocket on which no close frame was sent. */
 const OPEN = 1;
 const NOTHING = Buffer.alloc(0);
+/** Code of a connection that ended without a close frame. */
+const ABNORMAL = 1006;
 
 /** How a connection ends with its channel. */
 export const endOf: Readonly<Record<EndReason, readonly [code: number, reason: string]>> = {
@@ -22,8 +24,11 @@ export interface ConnectionHandler {
   onFrame(data: Buffer, isBinary: boolean): void;
   /** What was written when `notifyDrained` was called is with the kernel. */
   onDrained(): void;
-  /** The connection is over: by a close frame of either side, or 1006 where there was none. */
-  onClosed(code: number): void;
+  /**
+   * The connection is over.
+   * @param broken without a good-bye of either side, and without a mistake of the client
+   */
+  onClosed(broken: boolean): void;
   /** From time to time. */
   onTick(): void;
 }
@@ -57,11 +62,15 @@ export class Connection {
     socket.on("pong", () => {
       this.#awaitingPong = false;
     });
-    // ws answers a broken frame with its close code by itself.
-    socket.on("error", () => {});
+    let mistaken = false;
+    socket.on("error", () => {
+      // ws answers a broken frame with its close code by itself.
+      mistaken = true;
+    });
     socket.on("close", (code) => {
+      const broken = code === ABNORMAL && !this.#closing && !mistaken;
       this.#closing = true;
-      this.#handler?.onClosed(code);
+      this.#handler?.onClosed(broken);
       onEnd();
     });
   }
@@ -89,7 +98,8 @@ export class Connection {
 
   /** Calls `onDrained` when the client has taken what was written so far. */
   notifyDrained(): void {
-    if (this.#drainAwaited) return;
+    // The end of the connection is told otherwise.
+    if (this.#drainAwaited || this.#stream.destroyed) return;
     this.#drainAwaited = true;
     this.writer.flush();
     this.#stream.write(NOTHING, () => {

@@ -23,9 +23,6 @@ import type { OutflowSink } from "./outflow.ts";
 import { Outflow } from "./outflow.ts";
 import { ReplayLog } from "./replay-log.ts";
 
-/** A connection that broke without a close frame. */
-const ABNORMAL = 1006;
-
 export interface JsonOptions {
   readonly policy: SlowPolicy;
   readonly encoding: Encoding | undefined;
@@ -56,8 +53,8 @@ export class JsonChannel implements ChannelEvents<MessageId>, ConnectionHandler,
   /** Undefined while the client is away. */
   #connection: Connection | undefined;
   #away: NodeJS.Timeout | undefined;
-  /** States and results for a client that is away. */
-  #missed: ServerFrame[] = [];
+  /** Messages since the client went away. */
+  #missed = 0;
   /** The last message that was written, or told of as dropped. */
   #told = 0;
   /** Messages up to this one that were forgotten before the client had them are counted as dropped. */
@@ -113,7 +110,7 @@ export class JsonChannel implements ChannelEvents<MessageId>, ConnectionHandler,
     });
     if (after !== undefined) this.#replay(after);
     this.#backlog = connection.pendingBytes;
-    for (const frame of this.#missed.splice(0)) this.#tell(frame);
+    this.#missed = 0;
     if (after !== undefined) this.#outflow.drained();
     // What waits for the guest does so still: this connection is to bring no more than the one before.
     if (port.pendingBytes >= this.#marks.pause) connection.pauseReading();
@@ -129,7 +126,8 @@ export class JsonChannel implements ChannelEvents<MessageId>, ConnectionHandler,
 
   onMessage(src: number, bytes: Uint8Array, offset: number, length: number, serial: number): void {
     this.#destinations.saw(src);
-    this.#outflow.offer(src, bytes, offset, length, serial);
+    if (this.#connection?.isOpen === false) this.dropped(1);
+    else this.#outflow.offer(src, bytes, offset, length, serial);
   }
 
   get pendingBytes(): number {
@@ -141,7 +139,8 @@ export class JsonChannel implements ChannelEvents<MessageId>, ConnectionHandler,
 
   write(seq: number, src: number, bytes: Uint8Array, offset: number, length: number, serial: number): void {
     const tail = this.#options.encoder.tail(src, bytes, offset, length, serial, this.#options.encoding);
-    this.#log.push(seq, tail);
+    if (this.#options.resumable) this.#log.message(seq, tail);
+    if (this.#connection === undefined) this.#missed++;
     this.#told = seq;
     this.#writeMessage(seq, tail);
   }
@@ -253,9 +252,9 @@ export class JsonChannel implements ChannelEvents<MessageId>, ConnectionHandler,
     this.close(...endOf[reason]);
   }
 
-  onClosed(code: number): void {
+  onClosed(broken: boolean): void {
     if (this.#ended) return;
-    if (code !== ABNORMAL || !this.#options.resumable) {
+    if (!broken || !this.#options.resumable) {
       this.#end();
       return;
     }
@@ -270,6 +269,8 @@ export class JsonChannel implements ChannelEvents<MessageId>, ConnectionHandler,
     this.#ended = true;
     clearTimeout(this.#away);
     this.#outflow.end();
+    // Nobody has come to take it.
+    if (this.#missed > 0) this.dropped(this.#missed);
     this.#port?.close();
     this.#options.onEnd(this);
   }
@@ -291,9 +292,13 @@ export class JsonChannel implements ChannelEvents<MessageId>, ConnectionHandler,
     if (lost > 0) this.dropped(lost);
     this.#counted = Math.max(forgotten, this.#counted);
     let last = after;
-    for (const { seq, tail } of this.#log.after(after)) {
+    for (const { seq, text, isResult } of this.#log.after(after)) {
+      if (isResult) {
+        this.#connection?.text(text.toString());
+        continue;
+      }
       this.#tellGap(seq - 1 - last);
-      this.#writeMessage(seq, tail);
+      this.#writeMessage(seq, text);
       last = seq;
     }
     this.#tellGap(this.#told - last);
@@ -313,11 +318,13 @@ export class JsonChannel implements ChannelEvents<MessageId>, ConnectionHandler,
   }
 
   #tell(frame: ServerFrame): void {
-    if (this.#connection === undefined) {
-      if (frame.type !== "pong") this.#missed.push(frame);
-      return;
+    const text = JSON.stringify(frame);
+    // Whether a result arrived is not known: it comes again after a connection that broke.
+    if (this.#options.resumable && (frame.type === "sent" || frame.type === "error")) {
+      this.#log.result(this.#told, Buffer.from(text));
     }
-    this.#connection.text(JSON.stringify(frame));
+    if (this.#connection === undefined) return;
+    this.#connection.text(text);
     // A client that asks and does not read the answers.
     const { slowReaderBytes } = this.#options.limits;
     if (!this.#ended && this.pendingBytes > 2 * slowReaderBytes)

@@ -18,6 +18,7 @@ export class MuxConnection implements ConnectionHandler, Multiplexer {
   /** Those of them that are down. */
   readonly #waiting = new Set<Subscription>();
   #retryScheduled = false;
+  #closed = false;
 
   /** @param open throws HttpProblem where the path is none that can be opened */
   constructor(connection: Connection, limits: Limits, open: OpenPath) {
@@ -26,20 +27,28 @@ export class MuxConnection implements ConnectionHandler, Multiplexer {
     this.#open = open;
   }
 
-  /** Guests or endpoints changed: what was down may be up again. */
-  retry(): void {
-    if (this.#retryScheduled || this.#waiting.size === 0) return;
+  /** Guests or endpoints changed: what was down may be up again, where `where` says so. */
+  retry(where: (subscription: Subscription) => boolean): void {
+    if (this.#retryScheduled || ![...this.#waiting].some(where)) return;
     this.#retryScheduled = true;
     // After everything that the change brings with it.
     setImmediate(() => {
       this.#retryScheduled = false;
       for (const subscription of [...this.#waiting]) {
+        // One before it may have ended the connection.
+        if (!this.#waiting.has(subscription)) continue;
         if (subscription.retry()) this.#waiting.delete(subscription);
       }
     });
   }
 
   onFrame(data: Buffer, isBinary: boolean): void {
+    // A client that asks and does not read the answers. What a reset brings at once has been asked for long before.
+    if (this.connection.pendingBytes > 2 * this.#limits.slowReaderBytes) {
+      this.onClosed();
+      this.connection.close(closeCode.slowReader, "slow reader: too many answers wait");
+      return;
+    }
     if (isBinary) {
       this.#message(data);
       return;
@@ -63,6 +72,7 @@ export class MuxConnection implements ConnectionHandler, Multiplexer {
   onTick(): void {}
 
   onClosed(): void {
+    this.#closed = true;
     for (const subscription of this.#subscriptions.values()) subscription.close();
     this.#subscriptions.clear();
     this.#waiting.clear();
@@ -77,15 +87,11 @@ export class MuxConnection implements ConnectionHandler, Multiplexer {
   waits(subscription: Subscription): void {
     this.#waiting.add(subscription);
     // What it waits for may be there already.
-    this.retry();
+    this.retry((each) => each === subscription);
   }
 
   tell(frame: MuxServerFrame): void {
     this.connection.text(JSON.stringify(frame));
-    // A client that asks and does not read the answers.
-    if (this.connection.pendingBytes <= 2 * this.#limits.slowReaderBytes) return;
-    this.onClosed();
-    this.connection.close(closeCode.slowReader, "slow reader: too many answers wait");
   }
 
   #subscribe({ sub, path, credit }: Extract<MuxClientFrame, { type: "subscribe" }>): void {
@@ -103,6 +109,8 @@ export class MuxConnection implements ConnectionHandler, Multiplexer {
       const subscription = new Subscription(this, sub, this.#open(path), this.#limits, credit);
       this.#subscriptions.set(sub, subscription);
       subscription.open();
+      // To tell of it may have ended the connection.
+      if (this.#closed) subscription.close();
     } catch (error) {
       this.#subscriptions.delete(sub);
       if (!(error instanceof HttpProblem)) throw error;

@@ -11,14 +11,21 @@ import { Outflow } from "./outflow.ts";
 
 /** In a frame's header: the endpoint's peer. */
 const PEER = 0xffff_ffff;
+/** How many slow subscriptions a connection has room for. */
+const MOST_SHARES = 4;
 
 /** A way to open an endpoint, now and after every reset. */
 export interface OpenChannel {
   readonly policy: SlowPolicy;
   /** The guest's driver runs. */
   readonly attached: boolean;
-  /** @throws HttpProblem where it cannot be opened */
-  open(events: ChannelEvents<number>): { port: ChannelPort<number>; id: string };
+  /** Whether it may be at this endpoint; undefined for any of the guest. */
+  mayBe(guest: string, name: string | undefined): boolean;
+  /**
+   * @param again it was open before: nobody is closed for it any more
+   * @throws HttpProblem where it cannot be opened
+   */
+  open(events: ChannelEvents<number>, again: boolean): { port: ChannelPort<number>; id: string };
 }
 
 /** What a subscription needs of its connection. */
@@ -49,6 +56,8 @@ export class Subscription implements ChannelEvents<number>, OutflowSink {
   #destinations = new Destinations();
   /** Credit that the client has used and not got back. */
   #used = 0;
+  /** Bytes of messages since the client had taken everything. */
+  #written = 0;
   #state = "";
 
   constructor(mux: Multiplexer, sub: number, way: OpenChannel, limits: Limits, credit: number | undefined) {
@@ -65,7 +74,7 @@ export class Subscription implements ChannelEvents<number>, OutflowSink {
    * @throws HttpProblem where it cannot be opened
    */
   open(again = false): void {
-    const { port, id } = this.#way.open(this);
+    const { port, id } = this.#way.open(this, again);
     this.#port = port;
     this.#used = 0;
     // With less credit the longest message could never be sent.
@@ -105,6 +114,11 @@ export class Subscription implements ChannelEvents<number>, OutflowSink {
     }
   }
 
+  /** Whether a change of this endpoint, or of any of the guest, may bring it up. */
+  waitsFor(guest: string, name: string | undefined): boolean {
+    return this.#way.mayBe(guest, name);
+  }
+
   /** The client wants no more of it. */
   unsubscribe(): void {
     this.close();
@@ -123,16 +137,26 @@ export class Subscription implements ChannelEvents<number>, OutflowSink {
 
   onMessage(src: number, bytes: Uint8Array, offset: number, length: number, serial: number): void {
     this.#destinations.saw(src);
-    this.#outflow.offer(src, bytes, offset, length, serial);
+    if (this.#mux.connection.isOpen) this.#outflow.offer(src, bytes, offset, length, serial);
+    else this.dropped(1);
   }
 
+  /** Nobody is a slow reader for what others brought, unless all together are too much. */
   get pendingBytes(): number {
-    return this.#mux.connection.pendingBytes;
+    const { pendingBytes } = this.#mux.connection;
+    if (pendingBytes === 0) this.#written = 0;
+    return pendingBytes > MOST_SHARES * this.#limits.slowReaderBytes
+      ? pendingBytes
+      : Math.min(pendingBytes, this.#written);
   }
 
   write(seq: number, src: number, bytes: Uint8Array, offset: number, length: number): void {
     const { connection } = this.#mux;
-    if (!connection.isOpen) return;
+    if (!connection.isOpen) {
+      this.dropped(1);
+      return;
+    }
+    this.#written += MUX_MESSAGE_COST + length;
     connection.writer.words(this.#sub, src, ((seq - 1) % PEER) + 1, bytes, offset, length);
   }
 

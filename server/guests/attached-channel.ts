@@ -52,7 +52,7 @@ export class AttachedChannel<Ticket> implements ChannelPort<Ticket> {
       { limit: options.queueBytes, low: options.lowBytes, timeout: options.timeout },
     );
     local.retain();
-    local.add(events);
+    if (options.listens) local.add(events);
   }
 
   get local(): number {
@@ -114,7 +114,10 @@ export class AttachedChannel<Ticket> implements ChannelPort<Ticket> {
     this.#local.remove(this.#events);
     this.endpoint.closed(this);
     // What the client has sent is still on its way, from the channel's address.
-    this.#queue.finish(() => this.#local.release());
+    this.#queue.finish(() => {
+      this.endpoint.finished(this);
+      this.#local.release();
+    });
   }
 
   abort(): void {
@@ -129,11 +132,19 @@ export class AttachedChannel<Ticket> implements ChannelPort<Ticket> {
 
   /** The channel is of no use any more. */
   end(reason: EndReason): void {
-    // Nobody is there any more to take it.
-    if (reason === "withdrawn") this.#queue.drop("endpoint-gone");
+    // Nobody is there any more to take it, or its address is another client's. At a reset the device has dropped it.
+    if (reason !== "reset") this.drop();
     this.close();
-    // What waits is for nobody any more. At a reset the device has dropped it.
-    if (reason === "withdrawn") this.#queue.drop("endpoint-gone");
     this.#events.onEnd(reason);
+  }
+
+  /** Gives up what waits. */
+  drop(): void {
+    this.#queue.drop("endpoint-gone");
+  }
+
+  /** Whether the channel has this local address. */
+  has(local: LocalAddress): boolean {
+    return this.#local === local;
   }
 }

@@ -1,5 +1,5 @@
 import type { Target } from "../../rpmsg/index.ts";
-import { RpmsgError } from "../../rpmsg/index.ts";
+import { NAME_SERVICE_ADDRESS, RpmsgError } from "../../rpmsg/index.ts";
 import type {
   EndpointCounters,
   EndpointState,
@@ -58,6 +58,8 @@ export class AttachedEndpoint implements EndpointPort {
   readonly #address: number | undefined;
   readonly #local: number | undefined;
   readonly #channels = new Set<AttachedChannel<unknown>>();
+  /** Closed ones of which messages still wait. */
+  readonly #finishing = new Set<AttachedChannel<unknown>>();
   /** The address of the clients of a guest's endpoint that share one. */
   #shared: LocalAddress | undefined;
 
@@ -114,7 +116,11 @@ export class AttachedEndpoint implements EndpointPort {
     const [first] = this.#channels;
     const busy = exclusive ? first !== undefined : first?.exclusive === true;
     if (busy && !(exclusive && options.takeover && first?.replaceable !== false)) return "endpoint-in-use";
-    if (busy) this.end("replaced");
+    if (busy) {
+      // Nobody is closed for a client that cannot be taken then.
+      if (!this.#isFreeAfter(options.local ?? this.#local)) return "local-in-use";
+      this.end("replaced");
+    }
     try {
       const local = this.#localOf(options);
       if (local === undefined) return "local-in-use";
@@ -128,10 +134,22 @@ export class AttachedEndpoint implements EndpointPort {
     }
   }
 
-  /** A channel is closed. */
+  /** The only client is an exclusive one. */
+  get isExclusive(): boolean {
+    const [first] = this.#channels;
+    return first?.exclusive === true;
+  }
+
+  /** A channel is closed; what it has taken may still wait. */
   closed<Ticket>(channel: AttachedChannel<Ticket>): void {
     this.#channels.delete(channel as AttachedChannel<unknown>);
+    this.#finishing.add(channel as AttachedChannel<unknown>);
     this.attachment.changed(this);
+  }
+
+  /** Nothing of a closed channel waits any more. */
+  finished<Ticket>(channel: AttachedChannel<Ticket>): void {
+    this.#finishing.delete(channel as AttachedChannel<unknown>);
   }
 
   /** Tells every channel that states may have changed. */
@@ -142,6 +160,16 @@ export class AttachedEndpoint implements EndpointPort {
   /** Tells every channel that it is of no use any more. */
   end(reason: EndReason): void {
     for (const channel of [...this.#channels]) channel.end(reason);
+    if (reason === "withdrawn") for (const channel of [...this.#finishing]) channel.drop();
+  }
+
+  /** Whether a local address can be had when all channels are closed. */
+  #isFreeAfter(address: number | undefined): boolean {
+    if (address === undefined) return true;
+    const known = this.attachment.localAt(address);
+    if (known === undefined) return address !== NAME_SERVICE_ADDRESS;
+    const holders = [...this.#channels].filter((channel) => channel.has(known)).length;
+    return holders > 0 && holders === known.users;
   }
 
   #localOf(options: OpenOptions): LocalAddress | undefined {

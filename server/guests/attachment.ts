@@ -50,6 +50,8 @@ export class Attachment {
   readonly #up = new Map<GuestAnnouncement, AttachedEndpoint>();
   /** Endpoints that the host declared, whatever the guest does. */
   readonly #declared = new Map<AttachedEndpoint, Declared>();
+  /** Those of them that the guest is told of. */
+  readonly #down = new Map<HostAnnouncement, AttachedEndpoint>();
   /** Local addresses that channels or services have. */
   readonly #locals = new Map<number, LocalAddress>();
   #link: GuestLink | undefined;
@@ -68,7 +70,7 @@ export class Attachment {
         onAnnounced: (announcement) => this.#announced(announcement),
         onWithdrawn: (announcement) => this.#withdrawn(announcement),
         onTold: (announcement) => this.#told(announcement),
-        onPeer: (endpoint) => this.#peerLearned(endpoint),
+        onPeer: (endpoint, first) => this.#peerLearned(endpoint, first),
         onIdle: () => this.#onIdle?.(),
         onError: (queue, error) => this.#broken(queue, error),
       },
@@ -145,7 +147,10 @@ export class Attachment {
     const declared = this.#declared.get(own);
     if (declared === undefined) return false;
     this.#declared.delete(own);
-    if (declared.announcement !== undefined) this.device.withdraw(declared.announcement);
+    if (declared.announcement !== undefined) {
+      this.#down.delete(declared.announcement);
+      this.device.withdraw(declared.announcement);
+    }
     // Gone before its clients hear of it: one that is the service withdraws it too, and none is to find it again.
     this.#events.onRemoved(own);
     own.end("withdrawn");
@@ -166,7 +171,11 @@ export class Attachment {
     shared: boolean,
   ): LocalAddress | undefined {
     const known = address === undefined ? undefined : this.#locals.get(address);
-    if (known !== undefined) return shared && known.shared ? known : undefined;
+    if (known !== undefined) {
+      // Who is the only client of an endpoint shares its address with nobody.
+      const joinable = shared && known.shared && (known.owner === owner || known.owner?.isExclusive !== true);
+      return joinable ? known : undefined;
+    }
     try {
       const local = this.#makeLocal(address, shared);
       local.owner = owner;
@@ -175,6 +184,11 @@ export class Attachment {
       if (error instanceof RpmsgError && error.code === "address-in-use") return undefined;
       throw error;
     }
+  }
+
+  /** The local address with this number, where somebody has it. */
+  localAt(address: number): LocalAddress | undefined {
+    return this.#locals.get(address);
   }
 
   /**
@@ -249,6 +263,7 @@ export class Attachment {
     const endpoint = new AttachedEndpoint(this, { name, ns, target, service });
     service.owner = endpoint;
     endpoint.told = announcement?.told ?? false;
+    if (announcement !== undefined) this.#down.set(announcement, endpoint);
     this.#declared.set(endpoint, { announcement });
     return endpoint;
   }
@@ -322,19 +337,19 @@ export class Attachment {
   }
 
   #told(announcement: HostAnnouncement): void {
-    for (const [endpoint, declared] of this.#declared) {
-      if (declared.announcement !== announcement) continue;
-      endpoint.told = announcement.told;
-      this.#events.onChanged(endpoint);
-      endpoint.changed();
-    }
+    const endpoint = this.#down.get(announcement);
+    if (endpoint === undefined) return;
+    endpoint.told = announcement.told;
+    this.#events.onChanged(endpoint);
+    endpoint.changed();
   }
 
-  #peerLearned({ address }: Endpoint): void {
+  #peerLearned({ address }: Endpoint, first: boolean): void {
     const { owner } = this.#locals.get(address) ?? {};
     if (owner?.service?.address !== address) return;
     this.#events.onChanged(owner);
-    owner.changed();
+    // Another peer is no other state.
+    if (first) owner.changed();
   }
 
   #broken(queue: number, error: GuestError): void {

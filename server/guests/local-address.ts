@@ -48,6 +48,11 @@ export class LocalAddress {
     this.#channels = this.#channels.filter((each) => each !== channel);
   }
 
+  /** How many have, or may have, messages on their way from this address. */
+  get users(): number {
+    return this.#users;
+  }
+
   /** One more has, or may have, messages on their way from this address. */
   retain(): void {
     this.#users++;

@@ -59,7 +59,10 @@ export function messageRoutes(bridge: Bridge): FastifyPluginAsyncZod {
         const { bytes, timeout, wait, local } = messageOf(request.body, request.query);
         const message = new OneMessage();
         // A local address that is named may be shared with channels.
-        const access = local === undefined ? {} : { local, share: "shared" as const };
+        const access = {
+          listens: wait !== undefined,
+          ...(local !== undefined && { local, share: "shared" as const }),
+        };
         const port = bridge.channels.open(endpoint, access, message);
         // Whoever asked may have left.
         reply.raw.once("close", () => message.close());

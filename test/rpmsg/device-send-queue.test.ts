@@ -21,11 +21,11 @@ function take(driver: Driver, buffers: number): string[] {
 describe("the bound of what waits", () => {
   test("queue-full takes nothing", () => {
     const { driver, senderAt } = boot(0);
-    const sender = senderAt(1030, { limit: 18 });
+    const sender = senderAt(1030, { limit: 42 });
     expect(sender.send("12345")).toBe("queued");
     expect(sender.send("67890")).toBe("queued");
     expect(sender.send("x")).toBe("queue-full");
-    expect(sender.queue.pendingBytes).toBe(18);
+    expect(sender.queue.pendingBytes).toBe(42);
     expect(take(driver, 3)).toEqual(["12345", "67890"]);
   });
 
@@ -39,8 +39,8 @@ describe("the bound of what waits", () => {
 
   test("it is each sender's own", () => {
     const { senderAt } = boot(0);
-    const one = senderAt(1030, { limit: 8 });
-    const two = senderAt(1031, { limit: 8 });
+    const one = senderAt(1030, { limit: 20 });
+    const two = senderAt(1031, { limit: 20 });
     expect([one.send("1234"), one.send("5"), two.send("1234")]).toEqual(["queued", "queue-full", "queued"]);
   });
 
@@ -49,14 +49,14 @@ describe("the bound of what waits", () => {
     const sender = senderAt(1030, { limit: 1000 });
     let taken = 0;
     while (taken < 100_000 && sender.send("") === "queued") taken++;
-    expect(taken).toBe(250);
+    expect(taken).toBe(62);
   });
 });
 
 describe("onWritable", () => {
   test("comes once, when a quarter of the limit or less is left", () => {
     const { driver, senderAt } = boot(0);
-    const sender = senderAt(1030, { limit: 24 });
+    const sender = senderAt(1030, { limit: 72 });
     for (const text of ["ab", "cd", "ef", "gh"]) expect(sender.send(text)).toBe("queued");
     take(driver, 2);
     expect(sender.heard).toEqual([]);
@@ -70,7 +70,7 @@ describe("onWritable", () => {
     const { driver, senderAt } = boot(0);
     let more = ["5", "6"];
     const sender = senderAt(1030, {
-      limit: 20,
+      limit: 68,
       onWritable: () => {
         for (const text of more) sender.send(text);
         more = [];

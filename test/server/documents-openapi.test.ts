@@ -148,7 +148,7 @@ function post(
   type = "application/json",
   accept = "*/*",
 ): RequestInit {
-  const sent = typeof body === "string" || Buffer.isBuffer(body) ? body : JSON.stringify(body);
+  const sent = typeof body === "string" || body instanceof Uint8Array ? body : JSON.stringify(body);
   return { method: "POST", headers: { "content-type": type, accept }, body: sent };
 }
 

@@ -133,6 +133,13 @@ export class JsonClient {
     await fetch(`${this.#url}/healthz`);
   }
 
+  /** Goes on with the session over a new connection. */
+  resume(after = 0, query = "", endpoint = this.hello.endpoint): Promise<JsonClient> {
+    const { guest, session } = this.hello;
+    const path = `/ws/v1/${guest}/${endpoint}?resume=${session}&after=${after}${query}`;
+    return JsonClient.open({ url: this.#url }, path);
+  }
+
   async close(code?: number): Promise<void> {
     this.socket.close(code);
     await this.closed;
@@ -144,7 +151,7 @@ function frameOf(data: Buffer, isBinary: boolean): ServerFrame {
   if (isBinary) throw new Error("a binary frame");
   const value: unknown = JSON.parse(data.toString());
   const frame = ServerFrame.parse(value);
-  if (!isDeepStrictEqual(value, frame)) throw new Error(`more than the schema has: ${data}`);
+  if (!isDeepStrictEqual(value, frame)) throw new Error(`more than the schema has: ${data.toString()}`);
   return frame;
 }
 

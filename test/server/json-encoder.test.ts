@@ -1,5 +1,7 @@
-import { describe, expect, test } from "vitest";
+import { describe, expect, onTestFinished, test, vi } from "vitest";
 import { MessageEncoder } from "../../server/channel/message-encoder.ts";
+import { JsonClient } from "./json-client.ts";
+import { testBridge } from "./support.ts";
 
 /** Memory of a guest with a message at 4. */
 function memoryWith(text: string): Uint8Array {
@@ -64,4 +66,23 @@ describe("one message that goes to several clients is encoded once", () => {
     expect(encoder.tail(7, memory, 5, 1, 0).toString()).toBe(',"src":7,"data":"b","encoding":"utf8"}');
     expect(encoder.tail(7, memory, 4, 2, 1)).toBe(live);
   });
+});
+
+test("all JSON clients of a bridge that hear a message have it from one encoding", async () => {
+  const running = await testBridge();
+  await running.endpoint("echo");
+  const path = "/ws/v1/demo/echo?share=shared";
+  const clients: JsonClient[] = [];
+  for (let i = 0; i < 5; i++) clients.push(await JsonClient.open(running, path));
+  // It only looks on.
+  const spy = vi.spyOn(MessageEncoder.prototype, "tail");
+  onTestFinished(() => spy.mockRestore());
+  for (const text of ["one", "two"]) {
+    clients[0]?.send(text);
+    for (const client of clients) expect(await client.next("message")).toMatchObject({ data: text });
+  }
+  const tails = spy.mock.results.map(({ value }) => value as Buffer);
+  expect(tails).toHaveLength(10);
+  expect(new Set(tails.slice(0, 5)).size).toBe(1);
+  expect(new Set(tails).size).toBe(2);
 });

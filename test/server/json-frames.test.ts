@@ -78,16 +78,16 @@ describe("client frames", () => {
         const read = ClientFrame.parse(frame);
         if (read.type !== "send") throw new Error("no message");
         client.write(frame);
-        const bytes = Buffer.from(read.data, read.encoding);
+        const sent = Buffer.from(read.data, read.encoding);
         const named = read.id === undefined ? {} : { id: read.id };
-        if (bytes.length > 496) {
+        if (sent.length > 496) {
           expect(await client.next("error")).toMatchObject({ ...named, code: "too-large" });
           return;
         }
         if (read.id !== undefined) expect(await client.next("sent")).toEqual({ type: "sent", ...named });
         const { data, encoding, ...rest } = await client.next("message");
         expect(rest).toEqual({ type: "message", seq: ++seq, src: peer });
-        expect(Buffer.from(data, encoding)).toEqual(bytes);
+        expect(Buffer.from(data, encoding)).toEqual(sent);
       }),
       { numRuns: 500 },
     );

@@ -90,12 +90,12 @@ function request(url: string, [head = "", ...more]: readonly string[]): Connecti
   connection.end = () => abort.abort();
   const [method = "", path = ""] = head.split(" ");
   const headers = new Headers();
-  let body: string | Buffer | undefined;
+  let body: string | Uint8Array<ArrayBuffer> | undefined;
   for (const line of more) {
     const [, name, value] = /^([a-z-]+): (.*)$/.exec(line) ?? [];
     const { hex } = contentOf(line) as { hex?: string };
     if (name !== undefined && value !== undefined) headers.set(name, value);
-    else body = hex === undefined ? line : Buffer.from(hex, "hex");
+    else body = hex === undefined ? line : Uint8Array.from(Buffer.from(hex, "hex"));
   }
   const options = { method, headers, signal: abort.signal, ...(body !== undefined && { body }) };
   fetch(url + path, options)

@@ -1,7 +1,6 @@
 import { describe, expect, test } from "vitest";
 import type { ServerFrame } from "../../schemas/index.ts";
 import { JsonClient } from "./json-client.ts";
-import type { RunningBridge } from "./support.ts";
 import { eventually, testBridge } from "./support.ts";
 
 type Limits = NonNullable<NonNullable<Parameters<typeof testBridge>[0]>["limits"]>;
@@ -19,10 +18,6 @@ async function sourceBridge(limits: Limits) {
     sent,
     dropped: async () => (await running.endpoint("source")).counters.dropped,
   };
-}
-
-function resume(running: RunningBridge, { hello }: JsonClient, after: number): Promise<JsonClient> {
-  return JsonClient.open(running, `/ws/v1/demo/source?resume=${hello.session}&after=${after}`);
 }
 
 /**
@@ -57,7 +52,7 @@ describe("what a session does not keep is told as dropped, before what it does",
     client.send("1000 40");
     await client.break();
     await running.sent(1010);
-    const again = await resume(running, client, 10);
+    const again = await client.resume(10);
     expect(again.hello.resumed).toBe(true);
     const first = await again.next("dropped");
     // Of 164 to 175 bytes each: the text, and 64 for each message.
@@ -78,7 +73,7 @@ describe("what a session does not keep is told as dropped, before what it does",
     await account(client, 0, 1000);
     await client.break();
     for (const after of [1000, 995]) {
-      const again = await resume(running, client, after);
+      const again = await client.resume(after);
       expect(await account(again, after, 1000)).toBe(0);
       expect(await again.all()).toEqual([]);
       await again.break();
@@ -95,7 +90,7 @@ describe("what a session does not keep is told as dropped, before what it does",
     client.socket.on("ping", () => pings++);
     await eventually("some looks at what is old", () => (pings > 3 ? true : undefined));
     await client.break();
-    const again = await resume(running, client, 0);
+    const again = await client.resume();
     expect(await account(again, 0, 100)).toBe(0);
   });
 
@@ -108,7 +103,7 @@ describe("what a session does not keep is told as dropped, before what it does",
     client.socket.on("ping", () => pings++);
     await eventually("looks at what is old", () => (pings > 1 ? true : undefined));
     await client.break();
-    const again = await resume(running, client, 0);
+    const again = await client.resume();
     expect(again.hello.resumed).toBe(true);
     expect(await again.next("dropped")).toMatchObject({ count: 100 });
     expect(await again.all()).toEqual([]);
@@ -125,7 +120,7 @@ describe("messages that were dropped before the break are told once, in their pl
     const before = await running.dropped();
     expect(before).toBeGreaterThan(0);
     client.socket.terminate();
-    const again = await resume(running, client, 0);
+    const again = await client.resume();
     const dropped = await account(again, 0, 60_000);
     expect(await again.all()).toEqual([]);
     expect(dropped).toBe(await running.dropped());
@@ -134,7 +129,7 @@ describe("messages that were dropped before the break are told once, in their pl
     expect(await account(again, 60_000, 60_010)).toBe(0);
     await again.break();
     // Once more: the same.
-    const third = await resume(running, client, 0);
+    const third = await client.resume();
     expect(await account(third, 0, 60_010)).toBe(dropped);
     expect(await running.dropped()).toBe(dropped);
   });
@@ -148,7 +143,7 @@ describe("messages that were dropped before the break are told once, in their pl
       client.send("60000 400");
       await running.sent(60_000);
       // The old connection is still there.
-      const again = await resume(running, client, 0);
+      const again = await client.resume();
       const dropped = await account(again, 0, 60_000);
       expect(await again.all()).toEqual([]);
       again.send("10 40");
@@ -172,7 +167,7 @@ test("a client that is back is not a slow reader for what it has missed, while m
   sensor.send("start 1000");
   await sensor.next();
   await sensor.close();
-  const again = await resume(running, client, 0);
+  const again = await client.resume();
   expect(again.hello.resumed).toBe(true);
   expect(await account(again, 0, 20_500)).toBe(0);
 });

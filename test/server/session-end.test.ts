@@ -1,6 +1,5 @@
 import { describe, expect, test } from "vitest";
 import { JsonClient } from "./json-client.ts";
-import type { RunningBridge } from "./support.ts";
 import { eventually, testBridge } from "./support.ts";
 import { Valve, vhostBridge } from "./vhost-guest.ts";
 
@@ -12,17 +11,6 @@ async function echoBridge(limits: NonNullable<Parameters<typeof testBridge>[0]>[
   await running.endpoint("echo");
   const clients = async () => (await running.endpoint("echo")).clients;
   return { ...running, clients, open: (query = "") => JsonClient.open(running, `/ws/v1/demo/echo${query}`) };
-}
-
-function resume(
-  running: RunningBridge,
-  { hello }: JsonClient,
-  { after = 0, query = "", endpoint = hello.endpoint } = {},
-): Promise<JsonClient> {
-  return JsonClient.open(
-    running,
-    `/ws/v1/${hello.guest}/${endpoint}?resume=${hello.session}&after=${after}${query}`,
-  );
 }
 
 /** A session of its own, which answers. */
@@ -41,7 +29,7 @@ describe("a session is over, and resume opens a new one", () => {
     await client.next("message");
     await client.close(code);
     await running.endpoint("echo", (each) => each.clients === 0);
-    const again = await resume(running, client, { after: 1 });
+    const again = await client.resume(1);
     await expectNew(again, client);
     expect(again.hello.local).not.toBe(client.hello.local);
   });
@@ -52,7 +40,7 @@ describe("a session is over, and resume opens a new one", () => {
     await client.break();
     expect(await running.clients()).toBe(1);
     await running.endpoint("echo", (each) => each.clients === 0);
-    await expectNew(await resume(running, client), client);
+    await expectNew(await client.resume(), client);
   });
 
   test("the time starts anew with every break", async () => {
@@ -62,7 +50,7 @@ describe("a session is over, and resume opens a new one", () => {
     const { session } = client.hello;
     while (performance.now() < start + 1000) {
       await client.break();
-      client = await resume(running, client);
+      client = await client.resume();
       expect(client.hello).toMatchObject({ resumed: true, session });
     }
     // It has not begun: the client is there.
@@ -84,7 +72,7 @@ describe("a session is over, and resume opens a new one", () => {
     const start = performance.now();
     await running.endpoint("echo", (each) => each.clients === 0);
     expect(performance.now() - start).toBeLessThan(5000);
-    await expectNew(await resume(running, client), client);
+    await expectNew(await client.resume(), client);
   });
 
   test("where it is not known", async () => {
@@ -101,10 +89,10 @@ describe("a session is over, and resume opens a new one", () => {
     const running = await echoBridge();
     const client = await running.open();
     await client.break();
-    const other = await resume(running, client, { endpoint: "sink" });
+    const other = await client.resume(0, "", "sink");
     expect(other.hello).toMatchObject({ endpoint: "sink", resumed: false });
     expect(await running.clients()).toBe(1);
-    expect((await resume(running, client)).hello.resumed).toBe(true);
+    expect((await client.resume()).hello.resumed).toBe(true);
   });
 
   test("with a reset while the client is away", async () => {
@@ -128,7 +116,7 @@ describe("a session is over, and resume opens a new one", () => {
     const raw = await running.endpoint("raw", (each) => each.generation === 2);
     expect(raw).toMatchObject({ clients: 0, counters: { undelivered: 2, unconfirmed: 8 } });
     for (const client of clients) {
-      const again = await resume(running, client);
+      const again = await client.resume();
       expect(again.hello).toMatchObject({ resumed: false, generation: 2 });
       expect(again.hello.session).not.toBe(client.hello.session);
     }
@@ -150,7 +138,7 @@ describe("a session is over, and resume opens a new one", () => {
       onMessage: (src, bytes, offset, length) => context.send(src, bytes, offset, length),
     }));
     await running.endpoint("echo");
-    await expectNew(await resume(running, client), client);
+    await expectNew(await client.resume(), client);
   });
 
   test("when the bridge stops: it does not wait for those who are away", async () => {
@@ -172,7 +160,7 @@ describe("an exclusive client that is away", () => {
       expect(await running.refusal(`/ws/v1/demo/echo${query}`, JSON_FRAMES)).toMatchObject(IN_USE);
     }
     expect(await running.clients()).toBe(1);
-    const again = await resume(running, client, { query: "&share=exclusive" });
+    const again = await client.resume(0, "&share=exclusive");
     expect(again.hello).toMatchObject({ resumed: true, local: client.hello.local });
     again.send("mine");
     expect((await again.next("message")).data).toBe("mine");
@@ -223,6 +211,9 @@ describe("resume= and after=", () => {
     const running = await echoBridge();
     const client = await running.connect("/ws/v1/demo/echo?share=exclusive");
     client.socket.terminate();
-    await running.endpoint("echo", (each) => each.clients === 0);
+    expect(await running.endpoint("echo", (each) => each.clients === 0)).toMatchObject({ clients: 0 });
+    const next = await running.connect("/ws/v1/demo/echo?share=exclusive");
+    next.send("mine");
+    expect(await next.text()).toBe("mine");
   });
 });

@@ -1,19 +1,7 @@
 import { describe, expect, test } from "vitest";
 import { fullValve, JsonClient } from "./json-client.ts";
-import type { RunningBridge } from "./support.ts";
 import { eventually, testBridge } from "./support.ts";
 import { Valve, vhostBridge } from "./vhost-guest.ts";
-
-/** Goes on with the session of a client whose connection is gone, or seems to be there still. */
-function resume(
-  running: RunningBridge,
-  { hello }: JsonClient,
-  after: number,
-  query = "",
-): Promise<JsonClient> {
-  const path = `/ws/v1/${hello.guest}/${hello.endpoint}?resume=${hello.session}&after=${after}${query}`;
-  return JsonClient.open(running, path);
-}
 
 /** A client of the host's service `raw`, to whose address the guest says whatever the test wants. */
 async function rawClient(query = "") {
@@ -30,9 +18,8 @@ async function rawClient(query = "") {
     client,
     valve,
     counters,
-    resume: (after: number, more = "", from = client) => resume(running, from, after, more),
     /** The guest says so many messages, "1", "2" and so on, and the bridge has them. */
-    async say(count: number): Promise<void> {
+    say: async (count: number): Promise<void> => {
       const before = (await counters()).messagesFromGuest;
       const { context } = valve;
       for (let i = 0; i < count; i++) {
@@ -54,9 +41,9 @@ const messages = (from: number, to: number) =>
 
 describe("a connection that breaks is resumed", () => {
   test("the greeting says so: the same session, address and endpoint; and the guest hears the same client", async () => {
-    const { client, valve, resume, endpoint } = await rawClient("?share=private");
+    const { client, valve, endpoint } = await rawClient("?share=private");
     await client.break();
-    const again = await resume(0);
+    const again = await client.resume();
     expect(again.hello).toEqual({ ...client.hello, resumed: true });
     expect((await endpoint("raw")).clients).toBe(1);
     again.send("still me", { id: 1 });
@@ -66,12 +53,12 @@ describe("a connection that breaks is resumed", () => {
   });
 
   test("what came meanwhile follows, then what comes: none lost, none twice, in order", async () => {
-    const { client, say, resume } = await rawClient();
+    const { client, say } = await rawClient();
     await say(20);
     expect(await client.take(20)).toEqual(messages(1, 20));
     await client.break();
     await say(200);
-    const again = await resume(20);
+    const again = await client.resume(20);
     expect(await again.take(200)).toEqual(messages(21, 220));
     await say(20);
     expect(await again.take(20)).toEqual(messages(221, 240));
@@ -79,12 +66,12 @@ describe("a connection that breaks is resumed", () => {
   });
 
   test("from the message on that the client says, as often as it breaks", async () => {
-    const { client, say, resume } = await rawClient();
+    const { client, say } = await rawClient();
     await say(30);
     await client.take(30);
     await client.break();
     for (const after of [30, 10, 0, 29, 15, 30]) {
-      const again = await resume(after);
+      const again = await client.resume(after);
       expect(again.hello.resumed).toBe(true);
       expect(await again.take(30 - after)).toEqual(messages(after + 1, 30));
       expect(await again.all()).toEqual([]);
@@ -110,7 +97,7 @@ describe("a connection that breaks is resumed", () => {
       if (seq === COUNT) break;
       // What is on its way to it is lost with the connection.
       await client.break();
-      client = await resume(running, client, seq);
+      client = await client.resume(seq);
       expect(client.hello.resumed).toBe(true);
     }
     expect(await client.all()).toEqual([]);
@@ -119,11 +106,11 @@ describe("a connection that breaks is resumed", () => {
   });
 
   test("while the old connection seems to be there: that ends, and nothing is lost", async () => {
-    const { client, say, resume, endpoint } = await rawClient();
+    const { client, say, endpoint } = await rawClient();
     // It does not read: its connection may as well be dead.
     client.socket.pause();
     await say(50);
-    const again = await resume(0);
+    const again = await client.resume();
     expect(again.hello.resumed).toBe(true);
     client.socket.resume();
     expect((await client.closed).code).toBe(1006);
@@ -137,37 +124,36 @@ describe("a connection that breaks is resumed", () => {
   });
 
   test("as the first connection has asked: with its encoding, whatever the query says now", async () => {
-    const { client, say, resume } = await rawClient("?encoding=hex");
+    const { client, say } = await rawClient("?encoding=hex");
     await say(1);
     expect((await client.next("message")).data).toBe("31");
     await client.break();
     await say(1);
-    const again = await resume(1, "&encoding=base64&share=private&local=2000");
+    const again = await client.resume(1, "&encoding=base64&share=private&local=2000");
     expect(again.hello).toMatchObject({ resumed: true, local: 1040 });
     expect(await again.next("message")).toMatchObject({ seq: 2, data: "32", encoding: "hex" });
   });
 
   test("with the sources that it has seen", async () => {
-    const { client, say, resume, valve } = await rawClient("?share=private&local=2000");
+    const { client, valve } = await rawClient("?share=private&local=2000");
     valve.context?.send(2000, Buffer.from("psst"));
     const { src } = await client.next("message");
     await client.break();
-    const again = await resume(1);
+    const again = await client.resume(1);
     again.send("back", { id: 1, dst: src });
     expect(await again.next("sent")).toEqual({ type: "sent", id: 1 });
-    await say(0);
   });
 
   test("states of the time without a connection are told; the greeting has the latest", async () => {
-    const { client, resume, attached } = await rawClient();
+    const { client, attached } = await rawClient();
     await client.break();
     await attached.vm.pause();
-    const paused = await resume(0);
+    const paused = await client.resume();
     expect(paused.hello).toMatchObject({ resumed: true, guestState: "suspended" });
     expect(await paused.all()).toEqual([expect.objectContaining({ type: "state", guestState: "suspended" })]);
     await paused.break();
     await attached.vm.resume();
-    const again = await resume(0, "", paused);
+    const again = await paused.resume();
     expect(again.hello).toMatchObject({ resumed: true, guestState: "attached" });
     expect(await again.all()).toEqual([expect.objectContaining({ type: "state", guestState: "attached" })]);
   });
@@ -175,7 +161,7 @@ describe("a connection that breaks is resumed", () => {
 
 describe("what a client has sent before its connection broke", () => {
   test("goes to the guest, and its results come when the client is back", async () => {
-    const { client, endpoint, release, counters, valve, ...running } = await fullValve();
+    const { client, endpoint, release, counters, valve } = await fullValve();
     for (const id of ["a", "b"]) client.send(`message ${id}`, { id });
     client.send("nameless");
     client.send("short", { id: "short", timeout: 30 });
@@ -184,7 +170,7 @@ describe("what a client has sent before its connection broke", () => {
     await endpoint("valve", (each) => each.counters.undelivered === 1);
     release();
     await eventually("the guest has them", () => valve.taken[10]);
-    const again = await resume({ ...running, endpoint }, client, 0);
+    const again = await client.resume();
     expect(await again.next("error")).toMatchObject({ id: "short", code: "no-buffer" });
     expect(await again.take(2)).toEqual([
       { type: "sent", id: "a" },
@@ -196,11 +182,11 @@ describe("what a client has sent before its connection broke", () => {
   });
 
   test("and waits yet when it is back, is answered then", async () => {
-    const { client, endpoint, release, ...running } = await fullValve();
+    const { client, release } = await fullValve();
     client.send("waits", { id: "a" });
     expect(await client.all()).toEqual([]);
     await client.break();
-    const again = await resume({ ...running, endpoint }, client, 0);
+    const again = await client.resume();
     again.send("too", { id: "b" });
     expect(await again.all()).toEqual([]);
     release();
@@ -211,7 +197,7 @@ describe("what a client has sent before its connection broke", () => {
   });
 
   test("does not make room for more than may wait, however often it breaks", async () => {
-    const { client, counters, release, vm, valve, ...running } = await fullValve();
+    const { client, counters, release, vm, valve } = await fullValve();
     await vm.pause();
     await client.next("state");
     let last = client;
@@ -226,7 +212,7 @@ describe("what a client has sent before its connection broke", () => {
       // Least of all queue-full.
       expect(await last.take(last.received)).toEqual([]);
       last.socket.terminate();
-      last = await resume({ ...running, counters } as unknown as RunningBridge, client, 0);
+      last = await client.resume();
       expect(last.hello.resumed).toBe(true);
     }
     const { accepted } = await counters();

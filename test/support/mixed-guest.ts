@@ -13,7 +13,9 @@ export const FROM_GUEST = 17;
 interface Stream {
   dst: number;
   sent: number;
-  /** Its last message is yet to be sent: how many messages of the sender came. */
+  /** Its sender has not said good-bye. */
+  isWanted: boolean;
+  /** The answer to the good-bye is yet to be sent: how many messages of the sender came. */
   stopping: number | undefined;
 }
 
@@ -56,8 +58,12 @@ export class MixedGuest {
     this.#random = random;
     const service = (rate: Rate) => (context: ServiceContext) => this.#service(context, rate);
     const entries = [
-      ...Object.entries(announced).map(([name, rate]) => [name, { service: service(rate), ns: "up" }] as const),
-      ...Object.entries(awaited).map(([name, rate]) => [name, { service: service(rate), ns: "down" }] as const),
+      ...Object.entries(announced).map(
+        ([name, rate]) => [name, { service: service(rate), ns: "up" }] as const,
+      ),
+      ...Object.entries(awaited).map(
+        ([name, rate]) => [name, { service: service(rate), ns: "down" }] as const,
+      ),
     ];
     for (const [name] of entries) this.seen.set(name, { received: 0, sent: 0 });
     this.guest = new EmulatedGuest({
@@ -100,12 +106,15 @@ export class MixedGuest {
       return true;
     };
     const finish = (stream: Stream): void => {
-      if (stream.stopping !== undefined && send(stream, kind.stop, FROM_GUEST)) streams.delete(stream.dst);
+      if (stream.stopping !== undefined && send(stream, kind.stop, FROM_GUEST)) stream.stopping = undefined;
     };
     const pump = (): void => {
       for (const stream of [...streams.values()]) {
-        let left = this.quiet || stream.stopping !== undefined ? 0 : this.#random.below(burst + 1);
-        while (left > 0 && send(stream, kind.data, FROM_GUEST + this.#random.below(context.mtu - FROM_GUEST + 1))) {
+        let left = this.quiet || !stream.isWanted ? 0 : this.#random.below(burst + 1);
+        while (
+          left > 0 &&
+          send(stream, kind.data, FROM_GUEST + this.#random.below(context.mtu - FROM_GUEST + 1))
+        ) {
           left--;
         }
         finish(stream);
@@ -123,10 +132,11 @@ export class MixedGuest {
         seen.received++;
         let stream = streams.get(src);
         if (stream === undefined) {
-          stream = { dst: src, sent: 0, stopping: undefined };
+          stream = { dst: src, sent: 0, isWanted: true, stopping: undefined };
           streams.set(src, stream);
         }
-        if (view[8] === kind.stop) stream.stopping = heard.length;
+        stream.isWanted = view[8] !== kind.stop;
+        stream.stopping = stream.isWanted ? undefined : heard.length;
         return true;
       },
       onWritable: () => {

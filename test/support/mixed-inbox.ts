@@ -49,6 +49,8 @@ export class Inbox {
   #gap = 0;
   /** How far the channel's count is behind the stream's. */
   #shift: number | undefined;
+  /** Channels so far. */
+  begins = 0;
   /** The guest has said its last word to this client: how many messages had come. */
   stopped: number | undefined;
 
@@ -65,6 +67,7 @@ export class Inbox {
 
   /** Another channel, or the same in another generation. */
   begin(local?: number, boot?: number): void {
+    this.begins++;
     this.#local = local;
     this.#boot = boot;
     this.#last = undefined;
@@ -77,9 +80,16 @@ export class Inbox {
   /** @param seq the channel's count, where the protocol has one */
   message(bytes: Buffer, seq?: number): void {
     this.#account.received++;
+    if (bytes.length === 0) {
+      // With it the guest introduces itself to a service of the host.
+      this.#lastSeq = seq ?? 0;
+      this.#gap = 0;
+      return;
+    }
     const [boot, dst, number] = [bytes.readUInt32LE(0), bytes.readUInt32LE(4), bytes.readUInt32LE(8)];
     if (bytes.length < FROM_GUEST) this.#problem(`a message of ${bytes.length} bytes`);
-    if (bytes.length > FROM_GUEST && bytes.at(-1) !== (number & 0xff)) this.#problem("bytes of another message");
+    if (bytes.length > FROM_GUEST && bytes.at(-1) !== (number & 0xff))
+      this.#problem("bytes of another message");
     this.#boot ??= boot;
     this.#local ??= dst;
     if (boot !== this.#boot) this.#problem(`a message of boot ${boot} in ${this.#boot}`);
@@ -106,7 +116,8 @@ export class Inbox {
     const expected = this.#lastSeq + this.#gap + 1;
     if (seq !== expected) this.#problem(`seq ${seq} after ${this.#lastSeq} and ${this.#gap} dropped`);
     this.#shift ??= number - seq;
-    if (number - seq !== this.#shift) this.#problem(`message ${number} as seq ${seq}, ${this.#shift} apart before`);
+    if (number - seq !== this.#shift)
+      this.#problem(`message ${number} as seq ${seq}, ${this.#shift} apart before`);
     this.#lastSeq = seq;
     this.#gap = 0;
   }

@@ -1,11 +1,7 @@
 import { WebSocket } from "ws";
-import {
-  type MuxClientFrame,
-  MuxServerFrame,
-  MUX_MESSAGE_COST,
-  ServerFrame,
-} from "../../schemas/index.ts";
-import { muxMessage, parseMessage, PEER } from "../server/mux-client.ts";
+import type { MuxClientFrame } from "../../schemas/index.ts";
+import { MUX_MESSAGE_COST, MuxServerFrame, ServerFrame } from "../../schemas/index.ts";
+import { muxMessage, PEER, parseMessage } from "../server/mux-client.ts";
 import { kind, TO_GUEST } from "./mixed-guest.ts";
 import type { Account, Inbox, Sender } from "./mixed-inbox.ts";
 import { count } from "./mixed-inbox.ts";
@@ -189,13 +185,22 @@ export class JsonLink extends Link {
     const timeout = this.#timeouts();
     const data = payload.toString("base64");
     this.#socket.send(
-      JSON.stringify({ type: "send", id, data, encoding: "base64", ...(timeout !== undefined && { timeout }) }),
+      JSON.stringify({
+        type: "send",
+        id,
+        data,
+        encoding: "base64",
+        ...(timeout !== undefined && { timeout }),
+      }),
     );
   }
 
   #open(resume = ""): WebSocket {
     const { path } = this.options;
-    const socket = this.connect(`${path}${path.includes("?") ? "&" : "?"}encoding=base64${resume}`, "rpmsg.v1.json");
+    const socket = this.connect(
+      `${path}${path.includes("?") ? "&" : "?"}encoding=base64${resume}`,
+      "rpmsg.v1.json",
+    );
     socket.on("message", (data: Buffer) => {
       if (socket === this.#socket) this.#frame(ServerFrame.parse(JSON.parse(data.toString())));
     });
@@ -240,7 +245,9 @@ export class MuxLinks {
   #next = 1;
 
   constructor(socketPath: string) {
-    this.socket = new WebSocket(`ws+unix:${socketPath}:/ws/v1`, ["rpmsg.v1.mux"], { perMessageDeflate: false });
+    this.socket = new WebSocket(`ws+unix:${socketPath}:/ws/v1`, ["rpmsg.v1.mux"], {
+      perMessageDeflate: false,
+    });
     this.#ready = new Promise((resolve) => this.socket.once("open", () => resolve()));
     this.socket.on("message", (data: Buffer, isBinary) => {
       if (isBinary) {
@@ -331,7 +338,9 @@ export class MuxLink extends Link {
     } else if (frame.type === "unsubscribed") {
       this.over(frame.code ?? "unsubscribed");
     } else if (frame.id !== undefined) {
-      this.result(frame.id - 1, frame.code);
+      // Refused while it is down, or taken and given up at a reset.
+      const isDown = frame.code === "guest-gone" && frame.message.includes("is down");
+      this.result(frame.id - 1, isDown ? "down" : frame.code);
     } else {
       // Nobody but `subscribe` is without a number here.
       this.over(frame.code);
