@@ -46,6 +46,8 @@ export class JsonChannel implements ChannelEvents<MessageId>, ConnectionHandler,
   readonly #marks: Marks;
   readonly #outflow: Outflow;
   readonly #log: ReplayLog;
+  /** `sent` and `error` frames, by the last message before them. */
+  readonly #results: ReplayLog;
   readonly #destinations = new Destinations();
   #port: ChannelPort<MessageId> | undefined;
   /** Id of the endpoint. */
@@ -53,7 +55,7 @@ export class JsonChannel implements ChannelEvents<MessageId>, ConnectionHandler,
   /** Undefined while the client is away. */
   #connection: Connection | undefined;
   #away: NodeJS.Timeout | undefined;
-  /** Messages since the client went away. */
+  /** Messages since the connection ended. */
   #missed = 0;
   /** The last message that was written, or told of as dropped. */
   #told = 0;
@@ -69,6 +71,7 @@ export class JsonChannel implements ChannelEvents<MessageId>, ConnectionHandler,
     this.#marks = marksOf(options.limits);
     this.#outflow = new Outflow(this, options.policy, options.limits);
     this.#log = new ReplayLog(options.limits);
+    this.#results = new ReplayLog(options.limits);
   }
 
   get endpoint(): unknown {
@@ -126,8 +129,7 @@ export class JsonChannel implements ChannelEvents<MessageId>, ConnectionHandler,
 
   onMessage(src: number, bytes: Uint8Array, offset: number, length: number, serial: number): void {
     this.#destinations.saw(src);
-    if (this.#connection?.isOpen === false) this.dropped(1);
-    else this.#outflow.offer(src, bytes, offset, length, serial);
+    this.#outflow.offer(src, bytes, offset, length, serial);
   }
 
   get pendingBytes(): number {
@@ -139,16 +141,17 @@ export class JsonChannel implements ChannelEvents<MessageId>, ConnectionHandler,
 
   write(seq: number, src: number, bytes: Uint8Array, offset: number, length: number, serial: number): void {
     const tail = this.#options.encoder.tail(src, bytes, offset, length, serial, this.#options.encoding);
-    if (this.#options.resumable) this.#log.message(seq, tail);
-    if (this.#connection === undefined) this.#missed++;
+    if (this.#options.resumable) this.#log.push(seq, tail);
+    // Not known yet is whether the client comes back to a connection that ends.
+    if (this.#connection?.isOpen !== true) this.#missed++;
     this.#told = seq;
     this.#writeMessage(seq, tail);
   }
 
   writeDropped(count: number): void {
-    this.#told += count;
     // Whoever is away is told on its return, in its place.
-    if (this.#connection !== undefined) this.#tell({ type: "dropped", count });
+    this.#told += count;
+    this.#tell({ type: "dropped", count });
   }
 
   notifyDrained(): void {
@@ -237,6 +240,7 @@ export class JsonChannel implements ChannelEvents<MessageId>, ConnectionHandler,
 
   onTick(): void {
     this.#log.prune();
+    this.#results.prune();
   }
 
   onDrained(): void {
@@ -292,16 +296,14 @@ export class JsonChannel implements ChannelEvents<MessageId>, ConnectionHandler,
     if (lost > 0) this.dropped(lost);
     this.#counted = Math.max(forgotten, this.#counted);
     let last = after;
-    for (const { seq, text, isResult } of this.#log.after(after)) {
-      if (isResult) {
-        this.#connection?.text(text.toString());
-        continue;
-      }
+    for (const { seq, text } of this.#log.after(after)) {
       this.#tellGap(seq - 1 - last);
       this.#writeMessage(seq, text);
       last = seq;
     }
     this.#tellGap(this.#told - last);
+    // Those that came with the last message that arrived, or later: some a second time.
+    for (const { text } of this.#results.after(after - 1)) this.#connection?.writer.text("", text);
   }
 
   #tellGap(count: number): void {
@@ -321,7 +323,7 @@ export class JsonChannel implements ChannelEvents<MessageId>, ConnectionHandler,
     const text = JSON.stringify(frame);
     // Whether a result arrived is not known: it comes again after a connection that broke.
     if (this.#options.resumable && (frame.type === "sent" || frame.type === "error")) {
-      this.#log.result(this.#told, Buffer.from(text));
+      this.#results.push(this.#told, Buffer.from(text));
     }
     if (this.#connection === undefined) return;
     this.#connection.text(text);

@@ -56,6 +56,8 @@ export class Subscription implements ChannelEvents<number>, OutflowSink {
   #destinations = new Destinations();
   /** Credit that the client has used and not got back. */
   #used = 0;
+  /** When it was tried last, the endpoint was there and somebody else had it, or the address. */
+  #isBusy = false;
   /** Bytes of messages since the client had taken everything. */
   #written = 0;
   #state = "";
@@ -109,14 +111,15 @@ export class Subscription implements ChannelEvents<number>, OutflowSink {
       this.open(true);
       return true;
     } catch (error) {
-      if (error instanceof HttpProblem) return false;
-      throw error;
+      if (!(error instanceof HttpProblem)) throw error;
+      this.#isBusy = error.code !== "endpoint-unknown";
+      return false;
     }
   }
 
   /** Whether a change of this endpoint, or of any of the guest, may bring it up. */
   waitsFor(guest: string, name: string | undefined): boolean {
-    return this.#way.mayBe(guest, name);
+    return this.#way.mayBe(guest, this.#isBusy ? undefined : name);
   }
 
   /** The client wants no more of it. */

@@ -53,8 +53,6 @@ interface Line {
 
 const scripts = fileURLToPath(new URL("../../scripts/linux-guest/", import.meta.url));
 const checkout = fileURLToPath(new URL("../../", import.meta.url));
-/** Milliseconds without an answer after which the guest is sent an empty line. */
-const NUDGE = 2000;
 const kernelFailure =
   /Kernel panic|\bBUG:|Internal error: Oops|scheduling while atomic|Unable to handle kernel|blocked for more than \d+ seconds/;
 
@@ -316,7 +314,6 @@ export class LinuxGuest {
     return new Promise((resolvePromise, reject) => {
       const settle = (action: () => void) => {
         clearTimeout(timer);
-        clearInterval(nudge);
         this.#probes.delete(check);
         action();
       };
@@ -329,8 +326,6 @@ export class LinuxGuest {
         else if (this.#exit !== undefined) fail("the guest is off");
       };
       const timer = setTimeout(() => fail(`nothing within ${deadlineMs} ms`), deadlineMs);
-      // On a busy machine the emulated port has kept the end of a line until more came; init skips empty lines.
-      const nudge = setInterval(() => this.#port.write("\n"), NUDGE);
       this.#probes.add(check);
       check();
     });

@@ -1,7 +1,9 @@
-import { describe, expect, test } from "vitest";
+import { join } from "node:path";
+import { describe, expect, onTestFinished, test } from "vitest";
 import type { Service, ServiceContext } from "../../guest/service.ts";
+import { closeFd, connectUnix } from "../../rpmsg/posix/unix-socket.ts";
 import { JsonClient } from "./json-client.ts";
-import { eventually, testBridge } from "./support.ts";
+import { eventually, testBridge, testDirectory } from "./support.ts";
 import { vhostBridge } from "./vhost-guest.ts";
 
 const IN_USE = { status: 409, code: "endpoint-in-use" };
@@ -154,5 +156,20 @@ describe("a client that announces is the service", () => {
     await eventually("it", () => halves.taken[0]);
     expect(halves.taken).toEqual(["1040: waits"]);
     expect(halves.contexts.map(({ name }) => name)).toEqual(["early", "raw"]);
+  });
+
+  test("may be there while a frontend is, and its driver is not", async () => {
+    const path = join(testDirectory(), "vm.sock");
+    const running = await testBridge({ guests: { vm: { kind: "vhost-user", path } } });
+    const fd = connectUnix(path);
+    onTestFinished(() => {
+      closeFd(fd);
+    });
+    await eventually("the frontend", async () =>
+      (await running.guest("vm")).state === "detached" ? true : undefined,
+    );
+    const client = await JsonClient.open(running, "/ws/v1/vm?announce=early");
+    expect(client.hello).toMatchObject({ guestState: "detached", endpointState: "declared" });
+    expect(await running.endpoint("early")).toMatchObject({ state: "declared", clients: 1 });
   });
 });

@@ -2,7 +2,7 @@ import { describe, expect, test } from "vitest";
 import type { Frame } from "./json-client.ts";
 import { JsonClient, jsonValve } from "./json-client.ts";
 import { eventually, testBridge } from "./support.ts";
-import { vhostBridge } from "./vhost-guest.ts";
+import { Valve, vhostBridge } from "./vhost-guest.ts";
 
 const RAW = { endpoints: [{ name: "raw", address: 1040 }] };
 
@@ -32,18 +32,27 @@ test("a client of the host's service sees the guest come, and how far the announ
   expect(await client.next("message")).toMatchObject({ seq: 2, data: "hello" });
 });
 
-test("state is told on change only", async () => {
-  const running = await vhostBridge({}, RAW);
-  await running.attach();
-  await running.endpoint("raw", (each) => each.state === "connected");
+test("state is told on change only: not for messages, other clients, another peer or another half", async () => {
+  const running = await vhostBridge({}, { endpoints: [{ name: "raw", address: 1040, ns: "both" }] });
+  const [one, other] = [new Valve(true), new Valve(true)];
+  const services = { one: one.factory, other: other.factory };
+  const { guest } = await running.attach({ services, otherService: () => undefined });
+  await running.endpoint("raw", (each) => each.state === "announced");
   const client = await JsonClient.open(running, "/ws/v1/vm/raw");
-  const other = await JsonClient.open(running, "/ws/v1/vm/raw");
-  // Two peers, in turn: the state is the same.
-  for (let i = 0; i < 10; i++) client.send(`${i}`);
-  await client.texts(10);
-  await other.texts(10);
-  await other.close();
-  expect(await client.all()).toEqual([]);
+  one.context?.send(1040, Buffer.from("hello"));
+  expect(await client.next("state")).toMatchObject({ state: "up", endpointState: "connected" });
+  expect(await client.texts(1)).toEqual(["hello"]);
+  const second = await JsonClient.open(running, "/ws/v1/vm/raw");
+  for (let i = 0; i < 5; i++) {
+    for (const valve of [other, one]) valve.context?.send(1040, Buffer.from(`${i}`));
+    client.send(`${i}`);
+  }
+  await running.endpoint("raw", (each) => each.counters.messagesFromGuest === 11);
+  await second.close();
+  guest.announce("raw", other.factory);
+  guest.announce("later", other.factory);
+  await running.endpoint("later");
+  expect((await client.all()).map(({ type }) => type)).toEqual(Array.from({ length: 10 }, () => "message"));
 });
 
 test("a pause is told by state, nothing closes and nothing is lost in either direction", async () => {

@@ -411,6 +411,26 @@ describe.skipIf(unsupported !== undefined)(titled("while the guest does not take
     expect(guest.messages.slice(8).map(({ text }) => text)).toEqual(["next"]);
   });
 
+  test("what a client left behind is not sent either, once the endpoint is withdrawn", async () => {
+    const answering = new Answering();
+    const { running, guest, attach } = await guestBridge([{ name: "svc", address: HOST }], {
+      services: { agreed: { service: answering.factory, ns: "none", address: AGREED } },
+    });
+    await attach();
+    const { id } = await running.endpoint("svc", (each) => each.state === "announced");
+    const client = await running.connect("/ws/v1/vm/svc");
+    client.send("left behind");
+    await running.endpoint("svc", (each) => each.counters.accepted === 1);
+    await client.close();
+    await running.endpoint("svc", (each) => each.clients === 0);
+    await call(running, "DELETE", `/${id}`);
+    expect((await call(running, "POST", "", { name: "svc", address: HOST })).status).toBe(201);
+    answering.contexts[0]?.send(HOST, Buffer.from("hello"));
+    const endpoint = await running.endpoint("svc", (each) => each.state === "connected");
+    await post(running, endpoint, { body: { data: "next", wait: 5000 } });
+    expect(guest.messages.map(({ text }) => text)).toEqual(["next"]);
+  });
+
   test("of a paused guest it waits, however long, and is sent when that goes on", async () => {
     const running = await vhostBridge();
     const { vm } = await running.attach();

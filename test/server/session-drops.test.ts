@@ -49,21 +49,30 @@ describe("what a session does not keep is told as dropped, before what it does",
     const client = await running.open();
     client.send("10 40");
     await account(client, 0, 10);
-    client.send("1000 40");
+    client.send("3000 40");
     await client.break();
-    await running.sent(1010);
+    await running.sent(3010);
     const again = await client.resume(10);
     expect(again.hello.resumed).toBe(true);
     const first = await again.next("dropped");
     // Of 164 to 175 bytes each: the text, and 64 for each message.
-    const kept = 1000 - first.count;
+    const kept = 3000 - first.count;
     expect(kept).toBeLessThanOrEqual(Math.floor(sessionBytes / 160));
     expect(kept).toBeGreaterThanOrEqual(Math.floor(sessionBytes / 200));
-    expect(await account(again, 10 + first.count, 1010)).toBe(0);
+    expect(await account(again, 10 + first.count, 3010)).toBe(0);
     expect(await running.dropped()).toBe(first.count);
     expect(await again.all()).toEqual([]);
     again.send("10 40");
-    expect(await account(again, 1010, 1020)).toBe(0);
+    expect(await account(again, 3010, 3020)).toBe(0);
+    // Asked again it is told again, and not counted again.
+    await again.break();
+    const third = await client.resume(10);
+    expect(await account(third, 10, 3020)).toBeGreaterThanOrEqual(first.count);
+    await third.break();
+    const counted = await running.dropped();
+    const fourth = await client.resume(10);
+    await account(fourth, 10, 3020);
+    expect(await running.dropped()).toBe(counted);
   });
 
   test("and where the client has what is not kept, nothing is", async () => {
@@ -111,7 +120,12 @@ describe("what a session does not keep is told as dropped, before what it does",
 });
 
 describe("messages that were dropped before the break are told once, in their place, and counted once", () => {
-  test.each(["drop-newest", "drop-oldest"])("%s", async (policy) => {
+  test.each([
+    ["drop-newest", "before the bridge has heard of the break"],
+    ["drop-newest", "after it"],
+    ["drop-oldest", "before the bridge has heard of the break"],
+    ["drop-oldest", "after it"],
+  ])("%s, resumed %s", async (policy, when) => {
     const running = await sourceBridge({ slowReaderBytes: 65_536, sessionBytes: 2 ** 28 });
     const client = await running.open(`&slow=${policy}`);
     client.socket.pause();
@@ -119,7 +133,8 @@ describe("messages that were dropped before the break are told once, in their pl
     await running.sent(60_000);
     const before = await running.dropped();
     expect(before).toBeGreaterThan(0);
-    client.socket.terminate();
+    if (when === "after it") await client.break();
+    else client.socket.terminate();
     const again = await client.resume();
     const dropped = await account(again, 0, 60_000);
     expect(await again.all()).toEqual([]);
@@ -151,6 +166,37 @@ describe("messages that were dropped before the break are told once, in their pl
       expect(dropped).toBeGreaterThan(0);
     },
   );
+});
+
+describe("what comes while the client is away counts as dropped", () => {
+  test("where it does not come back", async () => {
+    const running = await sourceBridge({ sessionTimeout: 300 });
+    const client = await running.open();
+    client.send("10 40");
+    await account(client, 0, 10);
+    client.send("100 40");
+    await client.break();
+    await running.sent(110);
+    await running.endpoint("source", (each) => each.clients === 0);
+    const { counters } = await running.endpoint("source");
+    expect(counters).toMatchObject({ messagesFromGuest: 110, messagesToClients: 110 });
+    // Some may have been on their way before the break.
+    expect(counters.dropped).toBeGreaterThan(0);
+    expect(counters.dropped).toBeLessThanOrEqual(100);
+  });
+
+  test("and not where it does, and gets it", async () => {
+    const running = await sourceBridge({});
+    const client = await running.open();
+    client.send("100 40");
+    await client.break();
+    await running.sent(100);
+    const again = await client.resume();
+    expect(await account(again, 0, 100)).toBe(0);
+    await again.close();
+    await running.endpoint("source", (each) => each.clients === 0);
+    expect(await running.dropped()).toBe(0);
+  });
 });
 
 test("a client that is back is not a slow reader for what it has missed, while more comes", async () => {

@@ -113,7 +113,10 @@ describe("an exclusive client is the only one of its endpoint", () => {
   test("on a service of the host it serves the service's own address", async () => {
     const running = await vhostBridge({}, { endpoints: [{ name: "raw", address: 1040 }] });
     const valve = new Valve(true);
-    await running.attach({ services: { raw: { service: valve.factory, ns: "down" } } });
+    const other = new Valve(true);
+    const services = { raw: { service: valve.factory, ns: "down" }, other: other.factory } as const;
+    await running.attach({ services });
+    await running.endpoint("other");
     await running.endpoint("raw", (each) => each.state === "connected");
     const client = await JsonClient.open(running, "/ws/v1/vm/raw?share=exclusive");
     expect(client.hello.local).toBe(1040);
@@ -123,6 +126,9 @@ describe("an exclusive client is the only one of its endpoint", () => {
     client.send("an answer", { id: 1, dst: src });
     expect(await client.next("sent")).toEqual({ type: "sent", id: 1 });
     expect(await running.refusal("/ws/v1/vm/raw")).toMatchObject(IN_USE);
+    // Nor does a client of another endpoint hear what comes there.
+    const path = "/ws/v1/vm/other?share=shared&local=1040";
+    expect(await running.refusal(path)).toMatchObject({ status: 409, code: "local-in-use" });
   });
 });
 

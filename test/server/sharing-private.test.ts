@@ -128,6 +128,7 @@ test("clients of a service of the host see what the guest sends to it; each coun
   const first = await JsonClient.open(running, "/ws/v1/demo/raw");
   first.send("one");
   expect(await first.next("message")).toMatchObject({ seq: 1, data: "one" });
+  expect(first.hello.local).toBe(1040);
   const second = await JsonClient.open(running, "/ws/v1/demo/raw?share=shared");
   const own = await JsonClient.open(running, "/ws/v1/demo/raw?share=private");
   second.send("two");
@@ -144,4 +145,15 @@ test("clients of a service of the host see what the guest sends to it; each coun
     noClient: 1,
     messagesToClients: 4,
   });
+  for (const client of [first, second, own]) await client.close();
+  // What comes when they have left is for nobody.
+  const { id } = await running.endpoint("raw", (each) => each.clients === 0);
+  const response = await fetch(`${running.url}/api/v1/guests/demo/endpoints/${id}/messages`, {
+    method: "POST",
+    headers: { "content-type": "application/octet-stream" },
+    body: "echo this",
+  });
+  expect(response.status).toBe(202);
+  const { counters } = await running.endpoint("raw", (each) => each.counters.messagesFromGuest === 5);
+  expect(counters).toMatchObject({ noClient: 2, messagesToClients: 4 });
 });

@@ -25,6 +25,8 @@ export abstract class Link {
   readonly ended: Promise<string>;
   isUp = false;
   isOver = false;
+  /** It broke and goes on: results may come twice. */
+  isResumed = false;
   #end: (reason: string) => void = () => {};
   #waiters: (() => void)[] = [];
 
@@ -88,7 +90,7 @@ export abstract class Link {
     } else if (before === "sent" && code === "guest-gone") {
       sender.results.set(number, "unread");
       account.unconfirmed++;
-    } else {
+    } else if (before !== code || !this.isResumed) {
       problems.push(`sender ${sender.number}: message ${number} was ${before}, then ${code}`);
     }
     this.heard();
@@ -211,6 +213,7 @@ export class JsonLink extends Link {
         return;
       }
       this.#broken = false;
+      this.isResumed = true;
       this.options.sender.endedEarly = true;
       this.#socket = this.#open(`&resume=${this.#session}&after=${this.options.inbox.lastSeq}`);
     });

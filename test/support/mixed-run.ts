@@ -2,6 +2,7 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { get } from "node:http";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { json as jsonOf } from "node:stream/consumers";
 import { setTimeout as delay } from "node:timers/promises";
 import type { ProfileName } from "../../guest/index.ts";
 import type { Endpoint, EndpointCounters } from "../../schemas/index.ts";
@@ -74,7 +75,6 @@ export async function mixedRun(options: MixedOptions): Promise<MixedFigures> {
   }
 }
 
-const dbg = new Set<any>();
 class MixedRun {
   readonly #options: MixedOptions;
   readonly #socketPath: string;
@@ -86,6 +86,8 @@ class MixedRun {
   readonly #problems: string[];
   /** Those that are there to the end. */
   readonly #links = new Set<Link>();
+  /** Those that wait for the guest's last word. */
+  readonly #leaving = new Set<Link>();
   readonly #sockets: MuxLinks[] = [];
   #bridge: { close(): Promise<void> } | undefined;
   #isEnding = false;
@@ -119,14 +121,20 @@ class MixedRun {
     });
     const guest = [this.#resets(), this.#naps()];
     await over;
-    setTimeout(() => {
-      for (const [i, l] of dbg.entries()) console.log(i, l);
-    }, 8000).unref();
     this.#isEnding = true;
     await Promise.all(guest);
     this.#guest.wake();
     await Promise.race([Promise.all(clients), delay(PATIENCE, undefined, { ref: false })]);
     if (busy > 0) this.#problems.push(`${busy} clients wait for something that does not come`);
+    for (const link of this.#leaving) {
+      const { sender, inbox } = link.options;
+      const state = link.isUp ? "up" : "down";
+      const { length } = this.#guest.heard.get(sender.number) ?? [];
+      this.#problems.push(
+        `${sender.endpoint} ${sender.number} is ${state}: ${length} of ${sender.sent} messages came, ` +
+          `${known(link)} were sent, ${sender.results.size} have results, ${inbox.stopped} came says the guest`,
+      );
+    }
     this.#guest.quiet = true;
     for (const link of this.#links) {
       link.resume();
@@ -317,22 +325,14 @@ class MixedRun {
   async #lastWord(link: Link): Promise<void> {
     const { inbox, sender } = link.options;
     let askedIn = -1;
-    const d = {};
-    dbg.add([sender, link.options.path, d]);
-    Object.assign(d, {
-      get up() {
-        return link.isUp;
-      },
-      get over() {
-        return link.isOver;
-      },
-    });
-    (d as any).link = link;
+    this.#leaving.add(link);
+    const isAnswered = () => sender.results.size === 0 || sender.results.size === sender.sent;
     // What was on its way at a reset may come after it: then there is another good-bye, and another answer.
-    while (!link.isOver && inbox.stopped !== known(link)) {
+    while (!link.isOver && !(inbox.stopped === known(link) && isAnswered())) {
       if (link.isUp && askedIn !== inbox.begins && link.send(0, kind.stop)) askedIn = inbox.begins;
       await link.news();
     }
+    this.#leaving.delete(link);
   }
 
   async #endOf(link: Link): Promise<void> {
@@ -406,10 +406,11 @@ class MixedRun {
 
   /** Something is on its way still. */
   #isUnsettled(endpoints: readonly Endpoint[]): boolean {
-    const answeredAll = this.#senders.every(
-      (sender) => sender.endedEarly || sender.results.size === 0 || sender.results.size === sender.sent,
+    const isWaiting = [...this.#links].some(
+      ({ isOver, options: { sender } }) =>
+        !isOver && sender.results.size > 0 && sender.results.size < sender.sent,
     );
-    return endpoints.some((each) => sumsOf(this.#figuresOf(each), each.name).length > 0) || !answeredAll;
+    return isWaiting || endpoints.some((each) => sumsOf(this.#figuresOf(each), each.name).length > 0);
   }
 
   #checkSums(endpoint: Endpoint): void {
@@ -471,10 +472,8 @@ class MixedRun {
 
   #get(path: string): Promise<unknown> {
     return new Promise((resolve, reject) => {
-      get({ socketPath: this.#socketPath, path, headers: { host: "localhost" } }, async (response) => {
-        const parts: Buffer[] = [];
-        for await (const part of response) parts.push(part as Buffer);
-        resolve(JSON.parse(Buffer.concat(parts).toString()));
+      get({ socketPath: this.#socketPath, path, headers: { host: "localhost" } }, (response) => {
+        jsonOf(response).then(resolve, reject);
       }).on("error", reject);
     });
   }

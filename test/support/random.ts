@@ -25,7 +25,7 @@ export class Random {
   }
 
   pick<T>(choices: readonly [T, ...T[]]): T {
-    return choices[this.below(choices.length)] as T;
+    return choices[this.below(choices.length)] ?? choices[0];
   }
 
   /** True so often. */
