@@ -283,8 +283,10 @@ export class Channel implements AsyncIterable<Message> {
         break;
       case "error": {
         const error = new RpmsgError(frame.code, frame.message);
-        // After `sent` it is about a message that the guest may not have read when it was reset.
-        if (frame.id === undefined || !this.#outbox.answered(frame.id, error)) {
+        const answered = frame.id !== undefined && this.#outbox.answered(frame.id, error);
+        // After `sent` it is about a message that the guest may not have read when it was reset. Any other result of an
+        // answered message has come a second time, after a connection that broke.
+        if (frame.id === undefined || (!answered && frame.code === "guest-gone")) {
           this.#events.emit("error", error);
         }
         break;
