@@ -13,17 +13,22 @@ export const FROM_GUEST = 17;
 interface Stream {
   dst: number;
   sent: number;
+  /** Messages that it is time for. */
+  due: number;
   /** Its sender has not said good-bye. */
   isWanted: boolean;
   /** The answer to the good-bye is yet to be sent: how many messages of the sender came. */
   stopping: number | undefined;
 }
 
-/** How a service of the guest sends: at most so many messages to each listener, so many milliseconds apart. */
+/** How a service of the guest sends to each listener: every few milliseconds up to so many messages of such lengths. */
 export interface Rate {
   readonly burst: number;
-  readonly every: number;
+  readonly shortest: number;
 }
+
+/** Milliseconds between two bursts. */
+const PERIOD = 4;
 
 /** What a service saw, over all boots. */
 export interface Seen {
@@ -88,7 +93,7 @@ export class MixedGuest {
     this.guest.called();
   }
 
-  #service(context: ServiceContext, { burst, every }: Rate): Service {
+  #service(context: ServiceContext, { burst, shortest }: Rate): Service {
     const boot = this.boots;
     const seen = this.seen.get(context.name) as Seen;
     const streams = new Map<number, Stream>();
@@ -105,22 +110,25 @@ export class MixedGuest {
       seen.sent++;
       return true;
     };
-    const finish = (stream: Stream): void => {
-      if (stream.stopping !== undefined && send(stream, kind.stop, FROM_GUEST)) stream.stopping = undefined;
-    };
     const pump = (): void => {
-      for (const stream of [...streams.values()]) {
-        let left = this.quiet || !stream.isWanted ? 0 : this.#random.below(burst + 1);
-        while (
-          left > 0 &&
-          send(stream, kind.data, FROM_GUEST + this.#random.below(context.mtu - FROM_GUEST + 1))
-        ) {
-          left--;
+      for (const stream of streams.values()) {
+        if (this.quiet || !stream.isWanted) stream.due = 0;
+        while (stream.due > 0) {
+          const length = shortest + this.#random.below(context.mtu - shortest + 1);
+          if (!send(stream, kind.data, length)) return;
+          stream.due--;
         }
-        finish(stream);
+        if (stream.stopping === undefined) continue;
+        if (!send(stream, kind.stop, FROM_GUEST)) return;
+        stream.stopping = undefined;
       }
     };
-    const timer = setInterval(pump, every).unref();
+    const timer = setInterval(() => {
+      for (const stream of streams.values()) {
+        stream.due = Math.min(4 * burst, stream.due + this.#random.below(burst + 1));
+      }
+      pump();
+    }, PERIOD).unref();
     return {
       onMessage: (src, bytes, offset) => {
         if (this.dozing) return false;
@@ -132,16 +140,14 @@ export class MixedGuest {
         seen.received++;
         let stream = streams.get(src);
         if (stream === undefined) {
-          stream = { dst: src, sent: 0, isWanted: true, stopping: undefined };
+          stream = { dst: src, sent: 0, due: 0, isWanted: true, stopping: undefined };
           streams.set(src, stream);
         }
         stream.isWanted = view[8] !== kind.stop;
         stream.stopping = stream.isWanted ? undefined : heard.length;
         return true;
       },
-      onWritable: () => {
-        for (const stream of [...streams.values()]) finish(stream);
-      },
+      onWritable: pump,
       close: () => clearInterval(timer),
     };
   }

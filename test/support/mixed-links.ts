@@ -173,6 +173,7 @@ export class JsonLink extends Link {
   }
 
   vanish(): void {
+    this.#broken = false;
     this.#socket.terminate();
   }
 

@@ -9,7 +9,7 @@ import type { Endpoint, EndpointCounters } from "../../schemas/index.ts";
 import { EndpointList, Guest } from "../../schemas/index.ts";
 import { startBridge } from "../../server/index.ts";
 import type { Rate } from "./mixed-guest.ts";
-import { kind, MixedGuest } from "./mixed-guest.ts";
+import { FROM_GUEST, kind, MixedGuest } from "./mixed-guest.ts";
 import { Account, Inbox, Sender } from "./mixed-inbox.ts";
 import type { Link, LinkOptions } from "./mixed-links.ts";
 import { JsonLink, MuxLinks, RawLink } from "./mixed-links.ts";
@@ -17,15 +17,15 @@ import { Random } from "./random.ts";
 
 /** Endpoints of the guest, each for another kind of clients. They are declared, so that their counters outlive resets. */
 const announced: Readonly<Record<string, Rate>> = {
-  raw: { burst: 6, every: 3 },
-  json: { burst: 6, every: 3 },
-  mux: { burst: 6, every: 3 },
-  shared: { burst: 8, every: 3 },
-  solo: { burst: 8, every: 3 },
-  slow: { burst: 40, every: 4 },
-  rude: { burst: 8, every: 3 },
+  raw: { burst: 4, shortest: FROM_GUEST },
+  json: { burst: 4, shortest: FROM_GUEST },
+  mux: { burst: 4, shortest: FROM_GUEST },
+  shared: { burst: 8, shortest: FROM_GUEST },
+  solo: { burst: 8, shortest: FROM_GUEST },
+  rude: { burst: 8, shortest: FROM_GUEST },
+  slow: { burst: 20, shortest: 300 },
 };
-const awaited: Readonly<Record<string, Rate>> = { host: { burst: 8, every: 3 } };
+const awaited: Readonly<Record<string, Rate>> = { host: { burst: 8, shortest: FROM_GUEST } };
 const names = [...Object.keys(announced), ...Object.keys(awaited)];
 
 /** Milliseconds after which what is yet to come will not come any more. */
@@ -108,7 +108,7 @@ class MixedRun {
       {
         listen: `unix:${this.#socketPath}`,
         guests: { demo: { kind: "emulated", endpoints: [...up, { name: "host", address: 1040 }] } },
-        limits: { slowReaderBytes: 262_144, pauseTimeout: 400, drainTimeout: 200 },
+        limits: { slowReaderBytes: 131_072, pauseTimeout: 400, drainTimeout: 200 },
       },
       { guests: { demo: this.#guest.guest } },
     );
@@ -168,9 +168,9 @@ class MixedRun {
   /** Now and then the guest takes no messages, so that there are some to wait, to be given up and to be lost. */
   async #naps(): Promise<void> {
     while (!this.#isEnding) {
-      await delay(this.#random.between(20, 200));
+      await delay(this.#random.between(50, 400));
       this.#guest.doze();
-      await delay(this.#random.between(1, 80));
+      await delay(this.#random.between(1, 60));
       this.#guest.wake();
     }
   }
@@ -316,8 +316,8 @@ class MixedRun {
   async #talk(link: Link, milliseconds: number): Promise<void> {
     const until = performance.now() + milliseconds;
     while (!link.isOver && !this.#isEnding && performance.now() < until) {
-      for (let i = this.#random.between(1, 12); i > 0; i--) link.send(this.#random.below(400));
-      await delay(this.#random.between(1, 25));
+      for (let i = this.#random.between(1, 8); i > 0; i--) link.send(this.#random.below(400));
+      await delay(this.#random.between(2, 40));
     }
   }
 
