@@ -125,7 +125,7 @@ export class AttachedEndpoint implements EndpointPort {
       const local = this.#localOf(options);
       if (local === undefined) return "local-in-use";
       const channel = new AttachedChannel(this, local, options, events);
-      this.#channels.add(channel as AttachedChannel<unknown>);
+      this.#channels.add(channel);
       this.attachment.changed(this);
       return channel;
     } catch (error) {
@@ -142,14 +142,14 @@ export class AttachedEndpoint implements EndpointPort {
 
   /** A channel is closed; what it has taken may still wait. */
   closed<Ticket>(channel: AttachedChannel<Ticket>): void {
-    this.#channels.delete(channel as AttachedChannel<unknown>);
-    this.#finishing.add(channel as AttachedChannel<unknown>);
+    this.#channels.delete(channel);
+    this.#finishing.add(channel);
     this.attachment.changed(this);
   }
 
   /** Nothing of a closed channel waits any more. */
   finished<Ticket>(channel: AttachedChannel<Ticket>): void {
-    this.#finishing.delete(channel as AttachedChannel<unknown>);
+    this.#finishing.delete(channel);
   }
 
   /** Tells every channel that states may have changed. */

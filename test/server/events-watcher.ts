@@ -147,7 +147,7 @@ export class Watcher {
   #event(block: string): void {
     const [, name, id, text] = /^event: ([a-z-]+)\n(?:id: (\S+)\n)?data: (.*)$/.exec(block) ?? [];
     if (name === undefined || text === undefined) throw new Error(`no event: ${block}`);
-    const data = schemas[name as EventName].parse(JSON.parse(text)) as EventData;
+    const data = schemas[name as EventName].parse(JSON.parse(text));
     this.seen.push({ name: name as EventName, id, data });
     if (id !== undefined) this.lastId = id;
     this.#apply(name as EventName, id, data);
@@ -191,7 +191,7 @@ export async function listedView(url: string): Promise<View> {
 function viewOf(guests: readonly Guest[], endpoints: readonly Endpoint[]): View {
   const byText = (a: unknown, b: unknown) => (JSON.stringify(a) < JSON.stringify(b) ? -1 : 1);
   return {
-    guests: guests.map(({ counters: _, ...rest }) => rest).toSorted(byText),
-    endpoints: endpoints.map(({ counters: _, ...rest }) => rest).toSorted(byText),
+    guests: guests.map((each) => ({ ...each, counters: undefined })).toSorted(byText),
+    endpoints: endpoints.map((each) => ({ ...each, counters: undefined })).toSorted(byText),
   };
 }

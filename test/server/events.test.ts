@@ -142,7 +142,7 @@ describe("the stream of events", () => {
     const running = await testBridge();
     const watcher = await Watcher.ready(running.url);
     await running.close();
-    await watcher.ended;
+    await expect(watcher.ended).resolves.toBeUndefined();
   });
 });
 
@@ -282,6 +282,22 @@ describe.skipIf(unsupported !== undefined)(titled("what happens to a guest behin
     expect(watcher.changes.filter(({ name }) => name === "endpoint-removed")).toEqual([]);
     expect((await call(running, "DELETE", `/${svc()?.id}`)).status).toBe(204);
     await settled(running, watcher);
+  });
+
+  test("that the guest was told of a service is an event, though it does not answer", async () => {
+    const { running, attach } = await guestBridge([{ name: "svc", address: HOST }], { services: {} });
+    const watcher = await Watcher.ready(running.url);
+    const { vm } = await attach();
+    for (const generation of [1, 2]) {
+      const announced = await watcher.change(
+        ({ name, data }) =>
+          name === "endpoint" &&
+          (data as Endpoint).state === "announced" &&
+          (data as Endpoint).generation === generation,
+      );
+      expect(announced.data).toMatchObject({ name: "svc", peer: null });
+      await vm.reboot();
+    }
   });
 
   test("the features and queues of a frontend are told as they are agreed on", async () => {

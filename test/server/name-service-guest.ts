@@ -49,7 +49,8 @@ export async function listed(
   generation: number,
   expected: readonly Row[],
 ): Promise<void> {
-  const wanted = expected.toSorted();
+  const byText = (a: unknown, b: unknown) => (String(a) < String(b) ? -1 : 1);
+  const wanted = expected.toSorted(byText);
   const deadline = performance.now() + 5000;
   for (;;) {
     const endpoints = await running.endpoints();
@@ -63,7 +64,7 @@ export async function listed(
         state,
         path,
       ])
-      .toSorted();
+      .toSorted(byText);
     const generations = endpoints.map((each) => each.generation);
     if (isDeepStrictEqual(rows, wanted) && generations.every((each) => each === generation)) return;
     if (performance.now() < deadline) continue;

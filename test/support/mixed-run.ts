@@ -325,11 +325,16 @@ class MixedRun {
   async #lastWord(link: Link): Promise<void> {
     const { inbox, sender } = link.options;
     let askedIn = -1;
+    let asked = -1;
     this.#leaving.add(link);
     const isAnswered = () => sender.results.size === 0 || sender.results.size === sender.sent;
     // What was on its way at a reset may come after it: then there is another good-bye, and another answer.
     while (!link.isOver && !(inbox.stopped === known(link) && isAnswered())) {
-      if (link.isUp && askedIn !== inbox.begins && link.send(0, kind.stop)) askedIn = inbox.begins;
+      const result = sender.results.get(asked) ?? "sent";
+      if (link.isUp && (askedIn !== inbox.begins || result !== "sent") && link.send(0, kind.stop)) {
+        askedIn = inbox.begins;
+        asked = sender.sent - 1;
+      }
       await link.news();
     }
     this.#leaving.delete(link);
