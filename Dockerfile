@@ -33,7 +33,7 @@ RUN mkdir /run/rpmsg && chown node:node /run/rpmsg
 
 ENV NODE_ENV=production
 WORKDIR /app
-COPY --from=build /app/package.json /app/LICENSE ./
+COPY --from=build /app/package.json /app/LICENSE /app/rpmsg-bridge.example.yaml ./
 COPY --from=build /app/node_modules ./node_modules
 COPY --from=build /app/dist ./dist
 
