@@ -126,11 +126,6 @@ export class Directory {
   }
 }
 
-/** Whether a text can be the id of an endpoint, one that is gone or yet to come included. */
-export function isEndpointId(text: string): boolean {
-  return /^e\d{1,15}$/.test(text);
-}
-
 /** A name for people: bytes that are not UTF-8 show as U+FFFD. */
 export function displayName(name: string): string {
   return Buffer.from(name, "latin1").toString("utf8");

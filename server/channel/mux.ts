@@ -18,13 +18,25 @@ export class MuxConnection implements ConnectionHandler, Multiplexer {
   /** Those of them that are down. */
   readonly #waiting = new Set<Subscription>();
   #retryScheduled = false;
+  /** Bytes of control frames since the client had taken everything. */
+  #answered = 0;
   #closed = false;
+  emptied = 0;
 
   /** @param open throws HttpProblem where the path is none that can be opened */
   constructor(connection: Connection, limits: Limits, open: OpenPath) {
     this.connection = connection;
     this.#limits = limits;
     this.#open = open;
+  }
+
+  get pendingBytes(): number {
+    const { pendingBytes } = this.connection;
+    if (pendingBytes === 0) {
+      this.emptied++;
+      this.#answered = 0;
+    }
+    return pendingBytes;
   }
 
   /** Guests or endpoints changed: what was down may be up again, where `where` says so. */
@@ -44,7 +56,7 @@ export class MuxConnection implements ConnectionHandler, Multiplexer {
 
   onFrame(data: Buffer, isBinary: boolean): void {
     // A client that asks and does not read the answers. What a reset brings at once has been asked for long before.
-    if (this.connection.pendingBytes > 2 * this.#limits.slowReaderBytes) {
+    if (Math.min(this.pendingBytes, this.#answered) > 2 * this.#limits.slowReaderBytes) {
       this.onClosed();
       this.connection.close(closeCode.slowReader, "slow reader: too many answers wait");
       return;
@@ -91,7 +103,9 @@ export class MuxConnection implements ConnectionHandler, Multiplexer {
   }
 
   tell(frame: MuxServerFrame): void {
-    this.connection.text(JSON.stringify(frame));
+    const text = JSON.stringify(frame);
+    this.#answered += text.length;
+    this.connection.text(text);
   }
 
   #subscribe({ sub, path, credit }: Extract<MuxClientFrame, { type: "subscribe" }>): void {

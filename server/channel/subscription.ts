@@ -31,6 +31,10 @@ export interface OpenChannel {
 /** What a subscription needs of its connection. */
 export interface Multiplexer {
   readonly connection: Connection;
+  /** Bytes that the client has not taken. */
+  readonly pendingBytes: number;
+  /** Grows whenever the client is seen to have taken everything. */
+  readonly emptied: number;
   tell(frame: MuxServerFrame): void;
   /** A subscription is over. */
   forget(sub: number): void;
@@ -60,6 +64,7 @@ export class Subscription implements ChannelEvents<number>, OutflowSink {
   #isBusy = false;
   /** Bytes of messages since the client had taken everything. */
   #written = 0;
+  #emptied = 0;
   #state = "";
 
   constructor(mux: Multiplexer, sub: number, way: OpenChannel, limits: Limits, credit: number | undefined) {
@@ -146,8 +151,10 @@ export class Subscription implements ChannelEvents<number>, OutflowSink {
 
   /** Nobody is a slow reader for what others brought, unless all together are too much. */
   get pendingBytes(): number {
-    const { pendingBytes } = this.#mux.connection;
-    if (pendingBytes === 0) this.#written = 0;
+    const { pendingBytes, emptied } = this.#mux;
+    // Whoever of the connection has seen it.
+    if (emptied !== this.#emptied) this.#written = 0;
+    this.#emptied = emptied;
     return pendingBytes > MOST_SHARES * this.#limits.slowReaderBytes
       ? pendingBytes
       : Math.min(pendingBytes, this.#written);

@@ -87,6 +87,14 @@ describe("more than may wait for a watcher", () => {
       guests: { big: { kind: "emulated", endpoints } },
       limits: { declaredEndpoints: COUNT },
     });
+    const { bridge } = running;
+    const subscribe = bridge.events.subscribe.bind(bridge.events);
+    // Something happens before any of it was read.
+    bridge.events.subscribe = (listener) => {
+      const leave = subscribe(listener);
+      bridge.events.publish("guest", bridge.guest("big"));
+      return leave;
+    };
     const watcher = await Watcher.ready(running.url);
     expect(watcher.endpoints.size).toBe(COUNT + 5);
     const client = await running.connect("/ws/v1/big/endpoint-7");

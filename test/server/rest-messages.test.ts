@@ -389,6 +389,16 @@ describe.skipIf(unsupported !== undefined)(titled("while the guest does not take
     expect(guest.messages.map(({ text }) => text)).toEqual(["next"]);
   });
 
+  test("endpoint-gone 410: it was withdrawn while the reply was waited for", async () => {
+    const running = await vhostBridge();
+    const { guest } = await running.attach({ services: { svc: new Valve(true).factory } });
+    const endpoint = await running.endpoint("svc");
+    const waits = problemOf(post(running, endpoint, { body: "x", query: "?wait=60000" }));
+    await running.endpoint("svc", (each) => each.counters.messagesToGuest === 1);
+    guest.withdraw("svc");
+    expect(await waits).toMatchObject({ status: 410, code: "endpoint-gone" });
+  });
+
   test("endpoint-gone 410: the guest withdrew its endpoint; it is not sent to what comes there next", async () => {
     const { running, guest, attach } = await guestBridge([], {
       profile: "rpmsg-lite",

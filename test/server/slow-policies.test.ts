@@ -2,6 +2,7 @@ import { subscribe, unsubscribe } from "node:diagnostics_channel";
 import type { Socket } from "node:net";
 import { describe, expect, onTestFinished, test } from "vitest";
 import { WebSocket } from "ws";
+import type { ServiceContext } from "../../guest/index.ts";
 import { EmulatedGuest } from "../../guest/index.ts";
 import type { EndpointCounters, SlowPolicy } from "../../schemas/index.ts";
 import { ServerFrame } from "../../schemas/index.ts";
@@ -334,4 +335,86 @@ test("subscriptions of one connection have policies of their own", async () => {
   const told = (sub: number) =>
     client.of(sub).flatMap((each) => (each.type === "dropped" ? [each.count] : []));
   expect([told(0), told(1)]).toEqual([[1000 - fit], [1000 - fit]]);
+});
+
+test("messages of many subscriptions that wait are no answers: a client that is paused for them may go on asking", async () => {
+  const guests = { a: new EmulatedGuest(), b: new EmulatedGuest(), c: new EmulatedGuest() };
+  const { url, endpoints } = await emulatedBridge(guests, {
+    limits: { slowReaderBytes: LIMIT, pauseTimeout: 60_000 },
+  });
+  watchSockets();
+  const client = await MuxClient.open(url);
+  const near = latest;
+  for (const [sub, guest] of Object.keys(guests).entries()) {
+    await client.subscribed(sub, `/ws/v1/${guest}/source?slow=pause`);
+  }
+  client.socket.pause();
+  // One after another is held; in the end more waits than answers may.
+  for (const [sub, name] of Object.keys(guests).entries()) {
+    client.send(sub, `${HELD_BURST} ${SIZE}`);
+    let last = 0;
+    await eventually(`guest ${name} is held`, async () => {
+      const source = (await endpoints()).find((each) => each.guest === name && each.name === "source");
+      const came = source?.counters.messagesFromGuest ?? 0;
+      const isHeld = came > 0 && came === last && (near?.writableLength ?? 0) > (sub + 1) * LIMIT;
+      last = came;
+      return isHeld ? true : undefined;
+    });
+  }
+  client.control({ type: "credit", sub: 0, bytes: 1 });
+  client.control({ type: "ping" });
+  client.socket.resume();
+  await client.takeMany(3 * HELD_BURST, "message");
+  expect(client.frames.map((each) => each.type)).toEqual(["pong"]);
+});
+
+test("a subscription is no slow reader for what another one of its connection brought", async () => {
+  // Two services in one guest, of which the second one always sends behind the first.
+  const contexts: ServiceContext[] = [];
+  const listeners: number[] = [];
+  const listen = (context: ServiceContext) => {
+    contexts.push(context);
+    return {
+      onMessage: (src: number) => {
+        listeners[contexts.indexOf(context)] = src;
+        return true;
+      },
+    };
+  };
+  const quiet = new EmulatedGuest({ services: { first: listen, second: listen } });
+  const { url, endpoint, endpoints } = await emulatedBridge(
+    { loud: new EmulatedGuest(), quiet },
+    { limits: { slowReaderBytes: LIMIT, pauseTimeout: 60_000 } },
+  );
+  watchSockets();
+  const client = await MuxClient.open(url);
+  const near = latest;
+  for (const [sub, path] of ["loud/source?slow=pause", "quiet/first", "quiet/second"].entries()) {
+    await client.subscribed(sub, `/ws/v1/${path}`);
+    if (sub > 0) client.send(sub, "I listen");
+  }
+  const send = async (from: number) => {
+    const [context, dst] = [contexts[from], listeners[from] ?? 0];
+    await eventually("a buffer", () => (context?.send(dst, Buffer.alloc(SIZE)) ? true : undefined));
+  };
+  await eventually("both listen", () => (listeners.filter(Boolean).length === 2 ? true : undefined));
+  // More than the limit for the second one, all of which the client reads.
+  for (let i = 0; i < (2 * LIMIT) / SIZE; i++) {
+    await send(0);
+    await send(1);
+  }
+  await endpoint("second", ({ counters }) => counters.messagesFromGuest > (2 * LIMIT) / SIZE);
+  await client.settled();
+  client.socket.pause();
+  client.send(0, `${HELD_BURST} ${SIZE}`);
+  await eventually("the loud one is held", async () => {
+    await endpoints();
+    return (near?.writableLength ?? 0) > LIMIT ? true : undefined;
+  });
+  await send(0);
+  await send(1);
+  await endpoint("second", ({ counters }) => counters.messagesFromGuest > (2 * LIMIT) / SIZE + 1);
+  client.socket.resume();
+  await client.takeMany(HELD_BURST, "message", 0);
+  expect(client.frames.filter((each) => each.type === "unsubscribed")).toEqual([]);
 });

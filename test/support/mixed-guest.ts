@@ -51,6 +51,8 @@ export class MixedGuest {
   /** By sender: the numbers of its messages as they came. */
   readonly heard = new Map<number, number[]>();
   readonly problems: string[] = [];
+  /** Services that it announces at every boot. */
+  readonly announcements: number;
   readonly #random: Random;
 
   /** @param announced services that the guest announces, and how they send; @param awaited those of the host */
@@ -61,6 +63,7 @@ export class MixedGuest {
     random: Random,
   ) {
     this.#random = random;
+    this.announcements = Object.keys(announced).length;
     const service = (rate: Rate) => (context: ServiceContext) => this.#service(context, rate);
     const entries = [
       ...Object.entries(announced).map(
