@@ -173,6 +173,7 @@ describe("deadlines", () => {
     sender.send("before", undefined, 1000);
     await vi.advanceTimersByTimeAsync(900);
     const bases = stop(device);
+    expect(vi.getTimerCount()).toBe(0);
     sender.send("within", undefined, 300);
     sender.send("within, brief", undefined, 50);
     await vi.advanceTimersByTimeAsync(1_000_000);
@@ -292,6 +293,8 @@ describe("what waits", () => {
     sender.queue.finish(() => done++);
     device.reset();
     expect([sender.heard, done]).toEqual([["guest-gone one"], 1]);
+    sender.queue.drop("endpoint-gone");
+    expect(done).toBe(1);
   });
 
   test("of other senders stays where one closes", () => {
@@ -459,7 +462,7 @@ describe("what was sent and not read before a reset", () => {
     driver.post(64);
     driver.post(64);
     // Entry 2, the first after the two that were used.
-    driver.bytes(driver.rings[0].available + 4 + 2 * 2, 2).writeUInt16LE(999);
+    driver.bytes(driver.rings[0].available + 4 + 2 * 2, 2).writeUInt16LE(SIZE + 1);
     device.reset();
     expect(sender.unconfirmed).toEqual(["b"]);
   });

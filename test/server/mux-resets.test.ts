@@ -152,6 +152,22 @@ describe("a reset of the guest", () => {
     }
   });
 
+  test("credit that was used before it, and had not been given back, is there again", async () => {
+    const { client, guest } = await valveBridge();
+    const payload = Buffer.alloc(496);
+    // Less than a quarter.
+    for (let i = 0; i < 20; i++) client.send(1, payload);
+    await client.settled();
+    await guest.reboot();
+    const { credit } = await client.take("subscribed", 1);
+    client.frames.length = 0;
+    for (let i = 0; i < 8 + credit / 512; i++) client.send(1, payload);
+    await client.settled();
+    expect(client.of(1).filter((each) => each.type === "error")).toEqual([]);
+    client.send(1, payload, 7);
+    expect(await client.take("error", 1)).toMatchObject({ id: 7, code: "queue-full" });
+  });
+
   test("all subscriptions of the guest are down, those of other guests are not", async () => {
     const guests = { one: new EmulatedGuest(), two: new EmulatedGuest() };
     const { mux } = await emulatedBridge(guests);
