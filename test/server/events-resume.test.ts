@@ -4,7 +4,7 @@ import { Watcher } from "./events-watcher.ts";
 import type { RunningBridge } from "./support.ts";
 import { eventually, testBridge } from "./support.ts";
 
-/** Tells so many events, of one endpoint after the other that is gone. */
+/** Tells so many events, whatever they say. */
 function tell({ bridge }: RunningBridge, count: number): void {
   for (let i = 0; i < count; i++) {
     bridge.events.publish("guest", bridge.guest("demo"));

@@ -1,4 +1,5 @@
 import { describe, expect, test } from "vitest";
+import type { Service, ServiceContext } from "../../guest/index.ts";
 import { EmulatedGuest, echo } from "../../guest/index.ts";
 import type { MuxFrame } from "./mux-client.ts";
 import { emulatedBridge, MuxClient, PEER } from "./mux-client.ts";
@@ -323,6 +324,27 @@ describe("a pause", () => {
       { type: "state", state: "up", guestState: "attached", generation: 1 },
     ]);
   });
+});
+
+test("a state is told when it is another one, not when the peer is", async () => {
+  const forward = (context: ServiceContext): Service => ({
+    onMessage: (_src, bytes, offset, length) => context.send(1040, bytes, offset, length),
+  });
+  const guest = new EmulatedGuest({ services: { one: forward, two: forward } });
+  const { mux, endpoint } = await emulatedBridge(
+    { demo: guest },
+    { guests: { demo: { kind: "emulated", endpoints: [{ name: "plain", ns: "none", address: 1040 }] } } },
+  );
+  const client = await mux();
+  await client.subscribed(1, "/ws/v1/demo/plain");
+  for (const [i, name] of ["one", "two", "one"].entries()) {
+    await client.subscribed(10 + i, `/ws/v1/demo/${name}`);
+    client.send(10 + i, `from ${name}`);
+    expect((await client.take("message", 1)).bytes.toString()).toBe(`from ${name}`);
+    expect((await endpoint("plain")).peer).toBe((await endpoint(name)).address);
+  }
+  await client.settled();
+  expect(client.of(1)).toMatchObject([{ type: "state", state: "up", endpointState: "connected" }]);
 });
 
 describe("an endpoint that is withdrawn", () => {
