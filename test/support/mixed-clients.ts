@@ -167,7 +167,7 @@ export class MixedClients {
       const grant = async () => {
         while (!link.isOver && !this.#isEnding) {
           await delay(this.#random.between(5, 200));
-          link.grant(this.#random.between(0, 60_000));
+          link.grant(this.#random.between(0, 20_000));
         }
       };
       void grant();

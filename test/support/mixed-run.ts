@@ -71,7 +71,7 @@ class MixedRun {
       {
         listen: `unix:${this.#socketPath}`,
         guests: { demo: { kind: "emulated", endpoints: [...up, { name: "host", address: 1040 }] } },
-        limits: { slowReaderBytes: 131_072, pauseTimeout: 400, drainTimeout: 200 },
+        limits: { slowReaderBytes: 65_536, pauseTimeout: 400, drainTimeout: 200 },
       },
       { guests: { demo: this.#guest.guest } },
     );
@@ -104,6 +104,9 @@ class MixedRun {
     while (!this.#isEnding) {
       await delay(this.#random.between(400, 1300));
       if (this.#random.chance(0.75)) {
+        // Often with messages that it has not read.
+        if (this.#random.chance(0.6)) this.#guest.doze();
+        await delay(this.#random.between(1, 20));
         await this.#guest.reboot();
       } else {
         this.#pauses++;
