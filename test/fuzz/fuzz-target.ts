@@ -1,0 +1,74 @@
+import { setImmediate as nextTurn } from "node:timers/promises";
+import { Random } from "../support/random.ts";
+
+/** Something that takes hostile input, and what has to hold of it. */
+export interface FuzzTarget {
+  /** What `--target` and a test call it. */
+  readonly name: string;
+  /** Cases of the short form, which runs as a test. */
+  readonly shortCases: number;
+  /** Makes what the cases of a run share: memory, descriptors, threads. */
+  open(): FuzzSession | Promise<FuzzSession>;
+}
+
+export interface FuzzSession {
+  /**
+   * Runs one case; throws where something is not as it has to be.
+   *
+   * `random` decides all of it, and nothing is left of the case before, so that a case comes again by its seed alone.
+   * @returns what became of the input: `accepted`, or the code with which it was rejected; counted and printed
+   */
+  run(random: Random): string | Promise<string>;
+  /** Frees what `open` made; throws where something leaked. */
+  close(): void | Promise<void>;
+}
+
+export interface FuzzResult {
+  cases: number;
+  /** Cases by what became of them. */
+  outcomes: Map<string, number>;
+  seconds: number;
+  /** The first finding ends the run. `seed` is that of the case, undefined where opening or closing failed. */
+  finding: { seed: number | undefined; error: unknown } | undefined;
+}
+
+/** Milliseconds of cases after which signals and timers get their turn. */
+const TURN = 50;
+
+/**
+ * Runs cases of a target until one finds something. Case n has the seed `seed` + n.
+ * @param more whether another case shall follow so many
+ */
+export async function runTarget(
+  target: FuzzTarget,
+  seed: number,
+  more: (cases: number) => boolean,
+): Promise<FuzzResult> {
+  const start = performance.now();
+  const outcomes = new Map<string, number>();
+  const result: FuzzResult = { cases: 0, outcomes, seconds: 0, finding: undefined };
+  let current: number | undefined;
+  try {
+    const session = await target.open();
+    try {
+      let turn = start;
+      while (more(result.cases)) {
+        current = (seed + result.cases) >>> 0;
+        let outcome = session.run(new Random(current));
+        if (typeof outcome !== "string") outcome = await outcome;
+        outcomes.set(outcome, (outcomes.get(outcome) ?? 0) + 1);
+        result.cases++;
+        if (performance.now() - turn < TURN) continue;
+        await nextTurn();
+        turn = performance.now();
+      }
+      current = undefined;
+    } finally {
+      await session.close();
+    }
+  } catch (error) {
+    result.finding = { seed: current, error };
+  }
+  result.seconds = (performance.now() - start) / 1000;
+  return result;
+}

@@ -1,0 +1,5 @@
+import type { FuzzTarget } from "./fuzz-target.ts";
+import { nameService } from "./name-service.ts";
+
+/** All targets, in the order in which they run. A new one is a file here and a line there. */
+export const targets: readonly FuzzTarget[] = [nameService];
