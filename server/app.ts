@@ -48,7 +48,7 @@ export function buildApp(bridge: Bridge): FastifyInstance {
   app.setValidatorCompiler(validator);
   // What the schemas of answers say holds by construction.
   app.setSerializerCompiler(() => (data) => JSON.stringify(data));
-  app.addHook("onRequest", async (request) => checkAccess(request.headers, bridge.config));
+  app.addHook("onRequest", async ({ raw }) => checkAccess(raw.headers, bridge.config, bridge.peers.of(raw)));
   app.setErrorHandler((error: FastifyError | HttpProblem, _request, reply) => {
     const problem = toProblem(error);
     if (problem.code === "internal") bridge.report(error);

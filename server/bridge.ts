@@ -3,6 +3,7 @@ import type { IncomingMessage } from "node:http";
 import type { Duplex } from "node:stream";
 import type { Logger } from "pino";
 import type { Config, Endpoint, EndpointDeclaration, Guest, Limits, Origin } from "../schemas/index.ts";
+import { Peers } from "./access/peer.ts";
 import { checkAccess } from "./access.ts";
 import { BurstLog } from "./burst-log.ts";
 import type { ChannelHost } from "./channel/channels.ts";
@@ -28,6 +29,8 @@ export class Bridge implements ChannelHost {
   readonly directory = new Directory();
   readonly events = new EventLog(this.instance);
   readonly channels = new Channels(this);
+  /** Who requests are from. */
+  readonly peers: Peers;
   readonly #log: Logger;
   readonly #emulated: ReadonlyMap<string, EmulatedGuest>;
   readonly #guests = new Map<string, Attachment>();
@@ -36,6 +39,7 @@ export class Bridge implements ChannelHost {
   /** @param emulated guests of the configuration that the caller has made, by name */
   constructor(config: Config, log: Logger, emulated: ReadonlyMap<string, EmulatedGuest> = new Map()) {
     this.config = config;
+    this.peers = new Peers(config);
     this.#log = log;
     this.#emulated = emulated;
   }
@@ -148,7 +152,7 @@ export class Bridge implements ChannelHost {
   upgrade(request: IncomingMessage, stream: Duplex, head: Buffer): void {
     stream.on("error", () => stream.destroy());
     try {
-      checkAccess(request.headers, this.config);
+      checkAccess(request.headers, this.config, this.peers.of(request));
       if (!this.ready) throw new HttpProblem("draining", "the bridge is stopping");
       this.channels.upgrade(request, stream, head);
     } catch (error) {
