@@ -5,7 +5,7 @@ import type { Poller } from "../posix/poller.ts";
 import { closeFd } from "../posix/unix-socket.ts";
 import type { DeviceConfig } from "../wire/device-config.ts";
 import { encodeDeviceConfig } from "../wire/device-config.ts";
-import type { VhostUserMessage } from "./connection.ts";
+import type { ConnectionSnapshot, VhostUserMessage } from "./connection.ts";
 import { VhostUserConnection } from "./connection.ts";
 import { MAX_MEMORY_SLOTS, MAX_TABLE_REGIONS } from "./memory-table.ts";
 import {
@@ -20,6 +20,7 @@ import {
   requestName,
   u64Payload,
 } from "./messages.ts";
+import type { VringPairSnapshot } from "./vring-pair.ts";
 import { VringPair } from "./vring-pair.ts";
 
 const MAX_CONFIG_SIZE = 256;
@@ -44,6 +45,15 @@ export interface BackendEvents {
   onRefused?(error: FrontendError): void;
   /** The connection is over and the device is reset. */
   onClose(error: Error | undefined): void;
+}
+
+/** A paused backend, for a hand-over: plain data, with descriptors of the process that gives it. */
+export interface BackendSnapshot {
+  readonly connection: ConnectionSnapshot;
+  readonly protocolFeatures: bigint;
+  readonly status: number;
+  readonly backendRequestFd: number | undefined;
+  readonly vrings: VringPairSnapshot;
 }
 
 /** What a request may look like, and what answers it. A handler's result is the reply's payload. */
@@ -73,9 +83,13 @@ export class VhostUserBackend {
   #status = 0;
   #backendRequestFd: number | undefined;
 
-  /** Takes the descriptor of a connected socket. */
+  /**
+   * Takes the descriptor of a connected socket; or goes on as the backend of another process, whose descriptors are this
+   * process's now, after `resume`.
+   * @throws FrontendError, SystemError where the state of another cannot be taken
+   */
   constructor(
-    fd: number,
+    from: number | BackendSnapshot,
     poller: Poller,
     device: RpmsgDevice,
     events: BackendEvents,
@@ -95,7 +109,9 @@ export class VhostUserBackend {
       options.bufferSizes === undefined ? new Uint8Array() : encodeDeviceConfig(options.bufferSizes);
     this.#vrings = new VringPair(poller, device);
     this.#handlers = this.#makeHandlers();
-    this.#connection = new VhostUserConnection(fd, poller, {
+    const fresh = typeof from === "number";
+    if (!fresh) this.#restore(from);
+    this.#connection = new VhostUserConnection(fresh ? from : from.connection, poller, {
       onMessage: (message) => this.#receive(message),
       onClose: (error) => this.#closed(error),
     });
@@ -113,6 +129,35 @@ export class VhostUserBackend {
 
   close(): void {
     this.#connection.close();
+  }
+
+  /** Takes no more of the frontend's messages until `resume`. The device is paused by its owner. */
+  pause(): void {
+    this.#connection.pause();
+  }
+
+  /** Goes on after `pause`, or where the other backend stood. */
+  resume(): void {
+    this.#vrings.goOn();
+    this.#connection.resume();
+  }
+
+  /** What there is to know of a paused backend whose device is paused. */
+  snapshot(): BackendSnapshot {
+    return {
+      connection: this.#connection.snapshot(),
+      protocolFeatures: this.#protocolFeatures,
+      status: this.#status,
+      backendRequestFd: this.#backendRequestFd,
+      vrings: this.#vrings.snapshot(),
+    };
+  }
+
+  #restore(snapshot: BackendSnapshot): void {
+    this.#protocolFeatures = snapshot.protocolFeatures;
+    this.#status = snapshot.status;
+    this.#backendRequestFd = snapshot.backendRequestFd;
+    this.#vrings.restore(snapshot.vrings);
   }
 
   #receive(message: VhostUserMessage): void {

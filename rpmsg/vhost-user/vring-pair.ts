@@ -1,14 +1,25 @@
 import type { RpmsgDevice } from "../device.ts";
 import { REQUEST_QUEUE, RESPONSE_QUEUE, RPMSG_F_NS } from "../device.ts";
-import { FrontendError } from "../errors.ts";
+import { FrontendError, SystemError } from "../errors.ts";
 import { errnoName } from "../posix/errno.ts";
 import type { Poller } from "../posix/poller.ts";
 import { closeFd } from "../posix/unix-socket.ts";
 import { isQueueSize } from "../virtqueue/layout.ts";
 import type { VhostUserMessage } from "./connection.ts";
+import type { RegionSnapshot } from "./memory-table.ts";
 import { MemoryTable } from "./memory-table.ts";
 import { feature, hasBit, requestName, statePayload, VRING_LOG, VRING_NO_FD } from "./messages.ts";
+import type { VringSnapshot } from "./vring.ts";
 import { Vring } from "./vring.ts";
+
+/** For a hand-over: plain data, with descriptors of the process that gives it. */
+export interface VringPairSnapshot {
+  readonly features: bigint;
+  readonly running: boolean;
+  readonly lacksMemory: boolean;
+  readonly memory: readonly RegionSnapshot[];
+  readonly vrings: readonly [response: VringSnapshot, request: VringSnapshot];
+}
 
 /**
  * The two vrings as the frontend's messages tell them, the memory in which they lie, and with them whether the device
@@ -24,6 +35,8 @@ export class VringPair {
   #running = false;
   /** The device was stopped by a change of memory that took its rings away. */
   #lacksMemory = false;
+  /** The device ran where the state is from: it does so again from `goOn` on. */
+  #wasRunning = false;
 
   constructor(poller: Poller, device: RpmsgDevice) {
     this.#device = device;
@@ -52,6 +65,42 @@ export class VringPair {
       this.#lacksMemory = running;
       this.#update();
     }
+  }
+
+  /** What there is to know while the device is paused. */
+  snapshot(): VringPairSnapshot {
+    const [response, requestRing] = this.#vrings;
+    return {
+      features: this.features,
+      running: this.#running,
+      lacksMemory: this.#lacksMemory,
+      memory: this.#memory.snapshot(),
+      vrings: [response.snapshot(), requestRing.snapshot()],
+    };
+  }
+
+  /**
+   * Goes on where another process stood, on a new pair. The descriptors are this process's.
+   * @throws FrontendError, SystemError
+   */
+  restore(snapshot: VringPairSnapshot): void {
+    this.features = snapshot.features;
+    this.#lacksMemory = snapshot.lacksMemory;
+    this.#wasRunning = snapshot.running;
+    this.#memory.restore(snapshot.memory);
+    for (const [index, vring] of snapshot.vrings.entries()) {
+      const result = this.#vring(index).restore(vring);
+      if (result < 0) throw new SystemError("socket", `cannot wait for a kick: ${errnoName(result)}`);
+    }
+  }
+
+  /** Runs the device where it ran when its state was taken. */
+  goOn(): void {
+    if (!this.#wasRunning) return;
+    this.#wasRunning = false;
+    this.#start();
+    // What is in the rings may have come without a kick that is told here.
+    this.#device.rescan();
   }
 
   // ---- requests ----
