@@ -9,10 +9,12 @@ import { BurstLog } from "./burst-log.ts";
 import type { ChannelHost } from "./channel/channels.ts";
 import { Channels } from "./channel/channels.ts";
 import { refuse } from "./channel/upgrade.ts";
+import { ClientCounts } from "./client-counts.ts";
 import { Directory, displayName } from "./directory.ts";
 import type { EndpointPort } from "./endpoint-port.ts";
 import { EventLog } from "./event-log.ts";
 import type { Attachment, GuestEvents } from "./guests/attachment.ts";
+import type { GuestCounts } from "./guests/guest-counts.ts";
 import type { EmulatedGuest } from "./guests/open-guest.ts";
 import { openGuest } from "./guests/open-guest.ts";
 import { toProblem } from "./guests/rpmsg-problem.ts";
@@ -28,6 +30,7 @@ export class Bridge implements ChannelHost {
   readonly instance = randomUUID();
   readonly directory = new Directory();
   readonly events = new EventLog(this.instance);
+  readonly counts = new ClientCounts();
   readonly channels = new Channels(this);
   /** Who requests are from. */
   readonly peers: Peers;
@@ -71,6 +74,11 @@ export class Bridge implements ChannelHost {
 
   guests(): Guest[] {
     return [...this.#guests.values()].map((guest) => guest.describe());
+  }
+
+  /** What is counted of each guest besides what its description has. */
+  guestCounts(): { guest: string; counts: GuestCounts }[] {
+    return [...this.#guests.values()].map(({ name, counts }) => ({ guest: name, counts }));
   }
 
   /** @throws HttpProblem guest-unknown */
@@ -157,10 +165,10 @@ export class Bridge implements ChannelHost {
       this.channels.upgrade(request, stream, head);
     } catch (error) {
       if (!(error instanceof HttpProblem)) this.report(error);
-      refuse(
-        stream,
-        error instanceof HttpProblem ? error : new HttpProblem("internal", "the upgrade failed"),
-      );
+      const problem =
+        error instanceof HttpProblem ? error : new HttpProblem("internal", "the upgrade failed");
+      this.counts.rejected.upgrade.add(problem.code);
+      refuse(stream, problem);
     }
   }
 
