@@ -9,9 +9,8 @@ import type {
   SlowPolicy,
 } from "../../schemas/index.ts";
 import { ClientFrame, closeCode, errorAdvice } from "../../schemas/index.ts";
-import type { ClientCounts } from "../client-counts.ts";
 import { displayName } from "../directory.ts";
-import type { ChannelEvents, ChannelPort, DropCause, EndReason, UndeliveredCode } from "../endpoint-port.ts";
+import type { ChannelEvents, ChannelPort, EndReason, UndeliveredCode } from "../endpoint-port.ts";
 import type { Marks } from "./back-pressure.ts";
 import { marksOf } from "./back-pressure.ts";
 import type { Connection, ConnectionHandler } from "./connection.ts";
@@ -29,7 +28,6 @@ export interface JsonOptions {
   readonly encoding: Encoding | undefined;
   readonly limits: Limits;
   readonly encoder: MessageEncoder;
-  readonly counts: ClientCounts;
   /** The bridge. */
   readonly instance: string;
   /** A client whose connection broke may come back. */
@@ -43,7 +41,6 @@ export interface JsonOptions {
  * come back and gets what it missed.
  */
 export class JsonChannel implements ChannelEvents<MessageId>, ConnectionHandler, OutflowSink {
-  readonly protocol = "json";
   readonly session = randomBytes(16).toString("base64url");
   readonly #options: JsonOptions;
   readonly #marks: Marks;
@@ -169,8 +166,8 @@ export class JsonChannel implements ChannelEvents<MessageId>, ConnectionHandler,
     this.#port?.release();
   }
 
-  dropped(count: number, cause: DropCause): void {
-    this.#port?.dropped(count, cause);
+  dropped(count: number): void {
+    this.#port?.dropped(count);
   }
 
   slow(reason: string): void {
@@ -277,7 +274,7 @@ export class JsonChannel implements ChannelEvents<MessageId>, ConnectionHandler,
     clearTimeout(this.#away);
     this.#outflow.end();
     // Nobody has come to take it.
-    if (this.#missed > 0) this.dropped(this.#missed, "session");
+    if (this.#missed > 0) this.dropped(this.#missed);
     this.#port?.close();
     this.#options.onEnd(this);
   }
@@ -296,7 +293,7 @@ export class JsonChannel implements ChannelEvents<MessageId>, ConnectionHandler,
     // What was dropped when it came was counted then.
     const { forgotten } = this.#log;
     const lost = forgotten - Math.max(after, this.#counted);
-    if (lost > 0) this.dropped(lost, "session");
+    if (lost > 0) this.dropped(lost);
     this.#counted = Math.max(forgotten, this.#counted);
     let last = after;
     for (const { seq, text } of this.#log.after(after)) {
@@ -319,7 +316,6 @@ export class JsonChannel implements ChannelEvents<MessageId>, ConnectionHandler,
   }
 
   #fail(code: ErrorCode, message: string, id?: MessageId): void {
-    this.#options.counts.rejected.frame.add(code);
     this.#tell({ type: "error", ...(id !== undefined && { id }), code, message });
   }
 

@@ -1,6 +1,6 @@
 import type { Limits, SlowPolicy } from "../../schemas/index.ts";
 import { closeCode } from "../../schemas/index.ts";
-import type { ChannelEvents, ChannelPort, DropCause, EndReason, UndeliveredCode } from "../endpoint-port.ts";
+import type { ChannelEvents, ChannelPort, EndReason, UndeliveredCode } from "../endpoint-port.ts";
 import type { Marks } from "./back-pressure.ts";
 import { marksOf } from "./back-pressure.ts";
 import type { Connection, ConnectionHandler } from "./connection.ts";
@@ -13,7 +13,6 @@ import { Outflow } from "./outflow.ts";
  * UTF-8 bytes. There are no other frames: what goes wrong ends the connection.
  */
 export class RawChannel implements ChannelEvents<undefined>, ConnectionHandler, OutflowSink {
-  readonly protocol = "raw";
   readonly #connection: Connection;
   readonly #marks: Marks;
   readonly #outflow: Outflow;
@@ -37,7 +36,7 @@ export class RawChannel implements ChannelEvents<undefined>, ConnectionHandler, 
 
   onMessage(src: number, bytes: Uint8Array, offset: number, length: number, serial: number): void {
     if (this.#connection.isOpen) this.#outflow.offer(src, bytes, offset, length, serial);
-    else this.dropped(1, "closed");
+    else this.dropped(1);
   }
 
   get pendingBytes(): number {
@@ -63,8 +62,8 @@ export class RawChannel implements ChannelEvents<undefined>, ConnectionHandler, 
     this.#port?.release();
   }
 
-  dropped(count: number, cause: DropCause): void {
-    this.#port?.dropped(count, cause);
+  dropped(count: number): void {
+    this.#port?.dropped(count);
   }
 
   slow(reason: string): void {

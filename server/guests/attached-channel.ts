@@ -1,12 +1,5 @@
 import type { SendQueue } from "../../rpmsg/index.ts";
-import type {
-  ChannelEvents,
-  ChannelPort,
-  DropCause,
-  EndReason,
-  OpenOptions,
-  SendCode,
-} from "../endpoint-port.ts";
+import type { ChannelEvents, ChannelPort, EndReason, OpenOptions, SendCode } from "../endpoint-port.ts";
 import type { AttachedEndpoint } from "./attached-endpoint.ts";
 import type { LocalAddress } from "./local-address.ts";
 
@@ -35,7 +28,6 @@ export class AttachedChannel<Ticket> implements ChannelPort<Ticket> {
     this.#local = local;
     this.#events = events;
     const { counters } = endpoint;
-    const { counts } = endpoint.attachment;
     this.#queue = endpoint.attachment.device.createSendQueue<Ticket>(
       local.endpoint,
       endpoint.target,
@@ -50,7 +42,6 @@ export class AttachedChannel<Ticket> implements ChannelPort<Ticket> {
         },
         onUndelivered: (code, ticket) => {
           counters.undelivered++;
-          counts.undelivered.add(code);
           if (!this.#closed) events.onUndelivered(code, ticket);
         },
         onUnconfirmed: (ticket) => {
@@ -112,9 +103,8 @@ export class AttachedChannel<Ticket> implements ChannelPort<Ticket> {
     this.endpoint.attachment.device.release();
   }
 
-  dropped(count: number, cause: DropCause): void {
+  dropped(count: number): void {
     this.endpoint.counters.dropped += count;
-    this.endpoint.attachment.counts.dropped.add(cause, count);
   }
 
   close(): void {

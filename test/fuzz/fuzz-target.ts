@@ -37,38 +37,65 @@ const TURN = 50;
 
 /**
  * Runs cases of a target until one finds something. Case n has the seed `seed` + n.
- * @param more whether another case shall follow so many
+ * @param more whether another case shall follow so many; `next` is its seed
  */
 export async function runTarget(
   target: FuzzTarget,
   seed: number,
-  more: (cases: number) => boolean,
+  more: (cases: number, next: number) => boolean,
 ): Promise<FuzzResult> {
   const start = performance.now();
-  const outcomes = new Map<string, number>();
-  const result: FuzzResult = { cases: 0, outcomes, seconds: 0, finding: undefined };
-  let current: number | undefined;
+  const result: FuzzResult = { cases: 0, outcomes: new Map(), seconds: 0, finding: undefined };
+  // Most input is rejected with an error, and its stack would cost more than the rest of the case.
+  const limit = Error.stackTraceLimit;
   try {
     const session = await target.open();
-    try {
-      let turn = start;
-      while (more(result.cases)) {
-        current = (seed + result.cases) >>> 0;
-        let outcome = session.run(new Random(current));
-        if (typeof outcome !== "string") outcome = await outcome;
-        outcomes.set(outcome, (outcomes.get(outcome) ?? 0) + 1);
-        result.cases++;
-        if (performance.now() - turn < TURN) continue;
-        await nextTurn();
-        turn = performance.now();
-      }
-      current = undefined;
-    } finally {
-      await session.close();
-    }
+    Error.stackTraceLimit = 0;
+    await runCases(session, seed, more, result);
+    Error.stackTraceLimit = limit;
+    const found = result.finding?.seed;
+    if (found !== undefined) result.finding = { seed: found, error: await again(session, found, result) };
+    await session.close();
   } catch (error) {
-    result.finding = { seed: current, error };
+    result.finding ??= { seed: undefined, error };
+  } finally {
+    Error.stackTraceLimit = limit;
   }
   result.seconds = (performance.now() - start) / 1000;
   return result;
+}
+
+async function runCases(
+  session: FuzzSession,
+  seed: number,
+  more: (cases: number, next: number) => boolean,
+  result: FuzzResult,
+): Promise<void> {
+  let turn = performance.now();
+  for (;;) {
+    const current = (seed + result.cases) >>> 0;
+    if (!more(result.cases, current)) return;
+    try {
+      let outcome = session.run(new Random(current));
+      if (typeof outcome !== "string") outcome = await outcome;
+      result.outcomes.set(outcome, (result.outcomes.get(outcome) ?? 0) + 1);
+    } catch (error) {
+      result.finding = { seed: current, error };
+      return;
+    }
+    result.cases++;
+    if (performance.now() - turn < TURN) continue;
+    await nextTurn();
+    turn = performance.now();
+  }
+}
+
+/** Runs the case of a finding once more, for the stack. What depends on time may not come again. */
+async function again(session: FuzzSession, seed: number, { finding }: FuzzResult): Promise<unknown> {
+  try {
+    await session.run(new Random(seed));
+    return new Error("the case did not fail again", { cause: finding?.error });
+  } catch (error) {
+    return error;
+  }
 }

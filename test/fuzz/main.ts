@@ -9,6 +9,7 @@ import { runTarget } from "./fuzz-target.ts";
 import type { FuzzOptions } from "./options.ts";
 import { fuzzOptions, USAGE } from "./options.ts";
 import { targets } from "./targets.ts";
+import { Watchdog } from "./watchdog.ts";
 
 let interrupted = false;
 process.once("SIGINT", () => {
@@ -24,11 +25,12 @@ async function main(options: FuzzOptions): Promise<number> {
     const until = performance.now() + (seconds * 1000) / chosen.length;
     // Printed before, so that the seed is known even where a case takes the process with it.
     process.stdout.write(`${target.name.padEnd(16)} seed ${seed} `);
-    const result = await runTarget(
-      target,
-      seed,
-      (done) => !interrupted && done < cases && performance.now() < until,
-    );
+    const watchdog = new Watchdog(`npm run fuzz -- --target ${target.name}`);
+    const result = await runTarget(target, seed, (done, next) => {
+      watchdog.beat(next);
+      return !interrupted && done < cases && performance.now() < until;
+    });
+    await watchdog.close();
     process.stdout.write(`${summary(result)}\n`);
     if (result.finding !== undefined) {
       findings++;

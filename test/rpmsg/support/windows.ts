@@ -1,14 +1,19 @@
 import type { MemoryRegion, MemoryWindow } from "../../../rpmsg/memory/guest-memory.ts";
 
-/** A region that is seen through windows of `windowSize` bytes, `overlap` of them shared with the next: as mapped memory, but small. */
+/**
+ * A region that is seen through windows of `windowSize` bytes, `overlap` of them shared with the next: as mapped memory,
+ * but small.
+ * @param buffer where its bytes are, from `at` on, a multiple of 4
+ */
 export function windowedRegion(
   guestAddress: number,
   userAddress: number,
   size: number,
   windowSize: number,
   overlap: number,
+  buffer: ArrayBufferLike = new ArrayBuffer(size),
+  at = 0,
 ): MemoryRegion & { readonly bytes: Uint8Array } {
-  const buffer = new ArrayBuffer(size);
   const windows: MemoryWindow[] = [];
   for (let offset = 0; ; offset += windowSize - overlap) {
     const length = Math.min(windowSize, size - offset);
@@ -16,13 +21,13 @@ export function windowedRegion(
       guestAddress: guestAddress + offset,
       userAddress: userAddress + offset,
       size: length,
-      u8: new Uint8Array(buffer, offset, length),
-      u16: new Uint16Array(buffer, offset, length >> 1),
-      u32: new Uint32Array(buffer, offset, length >> 2),
+      u8: new Uint8Array(buffer, at + offset, length),
+      u16: new Uint16Array(buffer, at + offset, length >> 1),
+      u32: new Uint32Array(buffer, at + offset, length >> 2),
     });
     if (offset + length === size) break;
   }
-  return { guestAddress, userAddress, size, windows, bytes: new Uint8Array(buffer), close() {} };
+  return { guestAddress, userAddress, size, windows, bytes: new Uint8Array(buffer, at, size), close() {} };
 }
 
 /** The index-th window of a region. */
