@@ -34,7 +34,7 @@ export interface StartedProcess {
 }
 
 /** A compiled file: `entry` is its path inside dist/ ("bench/load/load-generator.js"), wherever this file runs from. */
-function compiled(entry: string): string {
+export function compiled(entry: string): string {
   const root = import.meta.url.endsWith(".ts") ? "../dist/" : "../";
   return fileURLToPath(new URL(root + entry, import.meta.url));
 }

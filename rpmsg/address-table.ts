@@ -1,6 +1,13 @@
 import { RpmsgError } from "./errors.ts";
 import { ADDRESS_ANY, FIRST_DYNAMIC_ADDRESS } from "./wire/header.ts";
 
+/** Where the dynamic addresses stand, for a hand-over: plain data. */
+export interface AddressCursor {
+  readonly next: number;
+  /** Least recently freed first. */
+  readonly freed: readonly number[];
+}
+
 /** Addresses below this are looked up in an array. */
 const FLAT = 65536;
 
@@ -70,6 +77,17 @@ export class AddressTable<T> {
   *values(): IterableIterator<T> {
     for (const value of this.#flat) if (value !== undefined) yield value;
     yield* this.#large.values();
+  }
+
+  get cursor(): AddressCursor {
+    return { next: this.#next, freed: [...this.#freed] };
+  }
+
+  /** Goes on as the table that the cursor is of; addresses in use are claimed besides. */
+  restore({ next, freed }: AddressCursor): void {
+    this.#next = next;
+    this.#freed.clear();
+    for (const address of freed) if (this.get(address) === undefined) this.#freed.add(address);
   }
 
   #put(address: number, value: T): number {

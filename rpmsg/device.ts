@@ -1,11 +1,14 @@
+import type { AddressCursor } from "./address-table.ts";
 import { AddressTable } from "./address-table.ts";
 import type { MessageHandler } from "./endpoint.ts";
 import { Endpoint } from "./endpoint.ts";
 import type { GuestError } from "./errors.ts";
 import { RpmsgError } from "./errors.ts";
-import type { GuestAnnouncement, HostAnnouncement } from "./name-service.ts";
+import type { GuestAnnouncement, HostAnnouncement, NameServiceSnapshot } from "./name-service.ts";
 import { NameService } from "./name-service.ts";
+import type { RequestSnapshot } from "./request-side.ts";
 import { RequestSide } from "./request-side.ts";
+import type { ResponseSnapshot, Unread } from "./response-side.ts";
 import { ResponseSide } from "./response-side.ts";
 import type { SendQueueEvents, SendQueueOptions, Target } from "./send-queue.ts";
 import { SendQueue } from "./send-queue.ts";
@@ -83,6 +86,22 @@ export interface DeviceCounters {
   brokenQueues: number;
 }
 
+/** A device that stands still, for a hand-over to another process: plain data. */
+export interface DeviceSnapshot {
+  readonly generation: number;
+  readonly state: DeviceState;
+  readonly used: boolean;
+  readonly stoppedAt: readonly [response: QueuePosition, request: QueuePosition] | undefined;
+  readonly brokenQueues: number;
+  readonly nameServiceCounters: Readonly<Record<"off" | "malformed" | "limit" | "ignored", number>>;
+  readonly addresses: AddressCursor;
+  /** Local addresses whose peer is known. */
+  readonly peers: readonly (readonly [address: number, peer: number])[];
+  readonly nameService: NameServiceSnapshot;
+  readonly request: RequestSnapshot;
+  readonly response: ResponseSnapshot;
+}
+
 /**
  * The device side of virtio-rpmsg: one guest, two queues, any number of endpoints.
  *
@@ -108,6 +127,11 @@ export class RpmsgDevice {
   #used = false;
   /** Where the queues stood at the last stop. */
   #stoppedAt: readonly [response: QueuePosition, request: QueuePosition] | undefined;
+  /** Set from `pause` to `resume`, and the kicks that came meanwhile. */
+  #paused: RunningRings | undefined;
+  readonly #missedKicks = new Set<number>();
+  /** The queues that come with the next `start` are those that ran when the snapshot was taken. */
+  #goesOn = false;
   #closed = false;
 
   constructor(events: DeviceEvents = {}, options: DeviceOptions = {}) {
@@ -184,7 +208,7 @@ export class RpmsgDevice {
 
   /** Whether name service is negotiated; undefined while no driver is attached. */
   get nameService(): boolean | undefined {
-    return this.#rings?.nameService;
+    return (this.#rings ?? this.#paused)?.nameService;
   }
 
   get guestAnnouncements(): Iterable<GuestAnnouncement> {
@@ -242,17 +266,18 @@ export class RpmsgDevice {
    * Messages go out after the first kick of the response queue: the driver posts its buffers before it listens.
    */
   start(rings: RunningRings): void {
-    if (!this.#isResume(rings)) this.reset();
+    if (!this.#goesOn && !this.#isResume(rings)) this.reset();
+    this.#goesOn = false;
     this.#rings = rings;
     this.#used = true;
     this.#stoppedAt = undefined;
     this.#setState("attached");
-    this.#response.start(rings.response, () => rings.call(RESPONSE_QUEUE));
-    this.#request.start(rings.request, () => rings.call(REQUEST_QUEUE));
+    this.#run(rings);
   }
 
   /** The driver kicked a queue. */
   kicked(queue: number): void {
+    if (this.#paused !== undefined) this.#missedKicks.add(queue);
     if (this.#rings === undefined) return;
     if (queue === REQUEST_QUEUE) {
       this.#request.drain();
@@ -286,6 +311,7 @@ export class RpmsgDevice {
   reset(): void {
     this.#halt();
     this.#stoppedAt = undefined;
+    this.#goesOn = false;
     if (this.#used) {
       this.#used = false;
       this.generation++;
@@ -299,6 +325,83 @@ export class RpmsgDevice {
     this.#setState("detached");
   }
 
+  /**
+   * Stands still where it is, unnoticed: guest memory is touched no more, what the guest has sent stays in its ring,
+   * and messages to it wait without their time running out. Until `resume`, or for good where another process goes on.
+   */
+  pause(): void {
+    const rings = this.#rings;
+    if (rings === undefined) return;
+    this.#request.pause();
+    this.#response.halt();
+    this.#response.freeze();
+    this.#rings = undefined;
+    this.#paused = rings;
+  }
+
+  /** Goes on after `pause`. */
+  resume(): void {
+    const rings = this.#paused;
+    if (rings === undefined) return;
+    this.#paused = undefined;
+    this.#rings = rings;
+    this.#run(rings);
+    for (const queue of this.#missedKicks) this.kicked(queue);
+    this.#missedKicks.clear();
+  }
+
+  /** What there is to know of a device that stands still. */
+  snapshot(): DeviceSnapshot {
+    const response = this.#response.snapshot();
+    return {
+      generation: this.generation,
+      state: this.#state,
+      used: this.#used,
+      stoppedAt: this.#stoppedAt,
+      brokenQueues: this.#brokenQueues,
+      nameServiceCounters: this.#nameServiceCounters,
+      addresses: this.#endpoints.cursor,
+      peers: [...this.#endpoints.values()].flatMap(({ address, peer }) =>
+        peer === undefined ? [] : [[address, peer] as const],
+      ),
+      nameService: this.#nameService.snapshot(),
+      request: this.#request.snapshot(),
+      // A device that was attached stands still for the hand-over only.
+      response: { ...response, frozen: this.#state === "suspended" },
+    };
+  }
+
+  /**
+   * Goes on as the device that the snapshot is of: called on a new one, on which the endpoints and the services of the
+   * host are there again already. One that was attached runs with the next `start`.
+   */
+  restore(snapshot: DeviceSnapshot): void {
+    this.generation = snapshot.generation;
+    this.#state = snapshot.state;
+    this.#used = snapshot.used;
+    this.#stoppedAt = snapshot.stoppedAt;
+    this.#goesOn = snapshot.state === "attached";
+    this.#brokenQueues = snapshot.brokenQueues;
+    Object.assign(this.#nameServiceCounters, snapshot.nameServiceCounters);
+    this.#endpoints.restore(snapshot.addresses);
+    for (const [address, peer] of snapshot.peers) {
+      const endpoint = this.#endpoints.get(address);
+      if (endpoint !== undefined) endpoint.peer = peer;
+    }
+    this.#request.restore(snapshot.request);
+    this.#response.restore(snapshot.response);
+    this.#nameService.restore(snapshot.nameService);
+  }
+
+  /** What the guest may not have read yet, by sender; for a device that stands still. */
+  unread(): Map<SendQueue, Unread[]> {
+    return this.#response.unread();
+  }
+
+  restoreUnread(sender: SendQueue, unread: readonly Unread[]): void {
+    this.#response.restoreUnread(sender, unread);
+  }
+
   /** Looks at both queues, for kicks that may have been lost. */
   rescan(): void {
     this.#request.drain();
@@ -310,6 +413,7 @@ export class RpmsgDevice {
   close(): void {
     this.#closed = true;
     this.#rings = undefined;
+    this.#paused = undefined;
     this.#nameServiceQueue.close();
     this.#response.close();
     this.#request.reset();
@@ -327,7 +431,14 @@ export class RpmsgDevice {
     this.#request.release();
   }
 
+  #run(rings: RunningRings): void {
+    this.#response.start(rings.response, () => rings.call(RESPONSE_QUEUE));
+    this.#request.start(rings.request, () => rings.call(REQUEST_QUEUE));
+  }
+
   #halt(): RunningRings | undefined {
+    // The driver of a guest in this process may stop its queues meanwhile.
+    this.resume();
     const rings = this.#rings;
     if (rings === undefined) return undefined;
     this.#request.halt();

@@ -26,6 +26,16 @@ export interface NameServiceEvents {
   told(announcement: HostAnnouncement): void;
 }
 
+/** What both sides know of each other's services, for a hand-over: plain data. */
+export interface NameServiceSnapshot {
+  readonly open: boolean;
+  /** Services of the host that `told` says the guest knows. */
+  readonly host: readonly HostAnnouncement[];
+  readonly guest: readonly GuestAnnouncement[];
+  /** What the guest was told; `current` is false for one that was withdrawn since, and perhaps announced anew. */
+  readonly told: readonly (GuestAnnouncement & { readonly current: boolean })[];
+}
+
 /** What became of a name-service message, for the counters. */
 export type NameServiceResult = "accepted" | "duplicate" | "unknown" | "malformed" | "limit";
 
@@ -120,6 +130,39 @@ export class NameService {
       this.#guest.delete(key);
       this.#events.withdrawn(announcement);
     }
+  }
+
+  snapshot(): NameServiceSnapshot {
+    return {
+      open: this.#open,
+      host: [...this.#host.values()].map(({ name, address, told }) => ({ name, address, told })),
+      guest: [...this.#guest.values()],
+      told: [...this.#told].map(([key, { name, address }]) => ({
+        name,
+        address,
+        current: this.#told.get(key) === this.#host.get(key),
+      })),
+    };
+  }
+
+  /**
+   * Goes on as the name service that the snapshot is of. Services of the host are announced before. What was on its
+   * way to the guest and not published is made anew.
+   */
+  restore({ open, host, guest, told }: NameServiceSnapshot): void {
+    this.#open = open;
+    for (const { name, address, told: known } of host) {
+      const announcement = this.#host.get(keyOf(name, address));
+      if (announcement !== undefined) announcement.told = known;
+    }
+    for (const { name, address } of guest) this.#guest.set(keyOf(name, address), { name, address });
+    for (const { name, address, current } of told) {
+      const key = keyOf(name, address);
+      const same = current ? this.#host.get(key) : undefined;
+      this.#told.set(key, same ?? { name, address, told: true });
+    }
+    if (!open) return;
+    for (const key of [...this.#host.keys(), ...this.#told.keys()]) this.#changed(key);
   }
 
   /** Takes a message that the guest sent to address 53. */

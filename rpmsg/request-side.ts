@@ -15,6 +15,15 @@ export interface RequestEvents {
   onTurn(): void;
 }
 
+/** For a hand-over: plain data. */
+export interface RequestSnapshot {
+  readonly messages: number;
+  readonly bytes: number;
+  readonly malformed: number;
+  readonly unknownAddress: number;
+  readonly broken: boolean;
+}
+
 /** The way from the guest: messages from the request queue (queue 1) to the endpoints that they name. */
 export class RequestSide {
   messages = 0;
@@ -62,6 +71,22 @@ export class RequestSide {
     // Where a handler of the drain itself stops the queue.
     if (queue.publish()) this.#call();
     this.#queue = undefined;
+  }
+
+  /** Stands still until `start`: what the guest has sent stays in the ring, what was taken is published. */
+  pause(): void {
+    if (this.#queue?.publish()) this.#call();
+    this.#queue = undefined;
+  }
+
+  snapshot(): RequestSnapshot {
+    const { messages, bytes, malformed, unknownAddress } = this;
+    return { messages, bytes, malformed, unknownAddress, broken: this.#broken };
+  }
+
+  restore({ broken, ...counters }: RequestSnapshot): void {
+    Object.assign(this, counters);
+    this.#broken = broken;
   }
 
   /** The driver is gone. */

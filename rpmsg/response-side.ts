@@ -11,6 +11,23 @@ export interface ResponseEvents {
   onIdle(): void;
 }
 
+/** For a hand-over: plain data. */
+export interface ResponseSnapshot {
+  readonly mtu: number;
+  readonly messages: number;
+  readonly bytes: number;
+  readonly broken: boolean;
+  readonly listening: boolean;
+  /** Deadlines stand still: the guest itself is paused. */
+  readonly frozen: boolean;
+}
+
+/** A message in a buffer that the driver has not posted anew, by the buffer's first descriptor. */
+export interface Unread {
+  readonly head: number;
+  readonly ticket: unknown;
+}
+
 /**
  * The way to the guest: messages into the buffers of the response queue (queue 0), and the send queues of all senders,
  * which are served in turn while there are buffers.
@@ -91,6 +108,43 @@ export class ResponseSide implements SendQueueDevice {
     this.#tickets = [];
     for (const [head, sender] of senders.entries()) sender?.unconfirmed(tickets[head]);
     for (const queue of this.#queues()) queue.drop("guest-gone");
+  }
+
+  snapshot(): ResponseSnapshot {
+    const { mtu, messages, bytes } = this;
+    const frozen = this.#frozenAt !== undefined;
+    return { mtu, messages, bytes, broken: this.#broken, listening: this.#listening, frozen };
+  }
+
+  restore({ mtu, messages, bytes, broken, listening, frozen }: ResponseSnapshot): void {
+    Object.assign(this, { mtu, messages, bytes });
+    this.#broken = broken;
+    this.#listening = listening;
+    if (frozen) this.freeze();
+  }
+
+  /** What the guest may not have read yet, by sender. To be asked while the queue stands still. */
+  unread(): Map<SendQueue, Unread[]> {
+    const bySender = new Map<SendQueue, Unread[]>();
+    for (const [head, sender] of this.#senders.entries()) {
+      if (sender === undefined) continue;
+      const own = bySender.get(sender) ?? [];
+      own.push({ head, ticket: this.#tickets[head] });
+      bySender.set(sender, own);
+    }
+    return bySender;
+  }
+
+  /** These buffers hold messages of this sender. */
+  restoreUnread(sender: SendQueue, unread: readonly Unread[]): void {
+    for (const { head, ticket } of unread) {
+      while (this.#senders.length <= head) {
+        this.#senders.push(undefined);
+        this.#tickets.push(undefined);
+      }
+      this.#senders[head] = sender;
+      this.#tickets[head] = ticket;
+    }
   }
 
   close(): void {

@@ -72,6 +72,15 @@ interface QueuedMessage<Ticket> {
   ticket: Ticket | undefined;
 }
 
+/** A waiting message, for a hand-over: plain data. */
+export interface WaitingMessage<Ticket = unknown> {
+  readonly dst: number | undefined;
+  readonly bytes: Uint8Array;
+  /** Milliseconds that it may still wait. */
+  readonly left: number;
+  readonly ticket: Ticket | undefined;
+}
+
 export interface SendQueueOptions {
   /** Most bytes that wait: payload, and the 16 of a header for each message. */
   limit: number;
@@ -192,6 +201,28 @@ export class SendQueue<Ticket = unknown> {
   disarm(): void {
     clearTimeout(this.#timer);
     this.#timer = undefined;
+  }
+
+  /** What waits, in order. */
+  snapshot(): WaitingMessage<Ticket>[] {
+    const now = this.#device.clock();
+    return this.#waiting
+      .slice(this.#first)
+      .map(({ dst, bytes, deadline, ticket }) => ({ dst, bytes, left: deadline - now, ticket }));
+  }
+
+  /** Goes on with what waited in the queue that the snapshot is of. */
+  restore(messages: readonly WaitingMessage<Ticket>[]): void {
+    const now = this.#device.clock();
+    for (const { dst, bytes, left, ticket } of messages) {
+      const deadline = now + left;
+      this.#waiting.push({ dst, bytes, deadline, ticket });
+      this.pendingBytes += MESSAGE_COST + bytes.length;
+      this.#earliest = Math.min(this.#earliest, deadline);
+    }
+    if (messages.length === 0) return;
+    this.#device.wait(this);
+    this.arm();
   }
 
   /** A message that was sent lies in a buffer that the guest did not give back before a reset. */

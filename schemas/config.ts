@@ -71,6 +71,10 @@ const Limits = z.strictObject({
 });
 export type Limits = z.infer<typeof Limits>;
 
+const TrustedProxy = z.union([z.literal(["loopback", "unix"]), z.ipv4(), z.ipv6(), z.cidrv4(), z.cidrv6()], {
+  error: 'want an address, a network as 10.0.0.0/8, "loopback" or "unix"',
+});
+
 /** The configuration, as the file has it; flags and environment are merged into it before it is checked. */
 export const Config = z.strictObject({
   /** `HOST:PORT`, `[IPV6]:PORT` or `unix:PATH`; port 0 picks a free one. */
@@ -86,6 +90,11 @@ export const Config = z.strictObject({
     .default([]),
   /** Web origins besides the bridge's own that may connect, such as `https://panel.example`. */
   origins: z.array(z.url().transform((url) => new URL(url).origin)).default([]),
+  /**
+   * Proxies that are believed who came before them: addresses, networks as `10.0.0.0/8`, `loopback` for those of this
+   * machine, `unix` for whoever comes over the Unix socket that is listened on.
+   */
+  trustedProxies: z.array(TrustedProxy).default([]),
   logLevel: z.enum(["fatal", "error", "warn", "info", "debug", "trace", "silent"]).default("info"),
   guests: z.record(GuestName, GuestConfig).default({}),
   limits: Limits.prefault({}),

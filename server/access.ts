@@ -1,15 +1,31 @@
 import type { IncomingHttpHeaders } from "node:http";
 import { isIP } from "node:net";
 import type { Config } from "../schemas/index.ts";
+import type { Peer } from "./access/peer.ts";
 import { HttpProblem } from "./problem.ts";
 
 /**
  * Checks who a request says it is for, and which page it comes from. The name guards against pages that point their
- * own name at this machine (DNS rebinding), the origin against pages of others.
+ * own name at this machine (DNS rebinding), the origin against pages of others. What a trusted proxy says of the name
+ * is checked besides the name that it uses itself: a page that has rebound its name may send any header to its own
+ * origin.
  * @throws HttpProblem host-unknown, origin-forbidden
  */
-export function checkAccess(headers: IncomingHttpHeaders, config: Pick<Config, "hosts" | "origins">): void {
-  const host = headers.host ?? "";
+export function checkAccess(
+  headers: IncomingHttpHeaders,
+  config: Pick<Config, "hosts" | "origins">,
+  peer: Pick<Peer, "host">,
+): void {
+  checkHost(headers.host ?? "", config);
+  if (peer.host !== undefined) checkHost(peer.host, config);
+  const host = peer.host ?? headers.host ?? "";
+  const { origin } = headers;
+  if (origin === undefined || config.origins.includes(origin)) return;
+  if (URL.canParse(origin) && new URL(origin).host === host.toLowerCase()) return;
+  throw new HttpProblem("origin-forbidden", `pages of ${origin} may not use the bridge: add it to "origins"`);
+}
+
+function checkHost(host: string, config: Pick<Config, "hosts">): void {
   const name = hostName(host);
   if (name !== "localhost" && isIP(name) === 0 && !config.hosts.includes(name)) {
     throw new HttpProblem(
@@ -17,10 +33,6 @@ export function checkAccess(headers: IncomingHttpHeaders, config: Pick<Config, "
       `the bridge is not known as "${name}": use localhost or an address, or add the name to "hosts"`,
     );
   }
-  const { origin } = headers;
-  if (origin === undefined || config.origins.includes(origin)) return;
-  if (URL.canParse(origin) && new URL(origin).host === host.toLowerCase()) return;
-  throw new HttpProblem("origin-forbidden", `pages of ${origin} may not use the bridge: add it to "origins"`);
 }
 
 /** The name of a Host header without its port, and without the brackets of an IPv6 address. */

@@ -31,6 +31,11 @@ const REQUEST_TIMEOUT = 30_000;
 
 /** Makes the HTTP application of a bridge. It does not listen: whoever made it does. */
 export function buildApp(bridge: Bridge): FastifyInstance {
+  const { counts } = bridge;
+  const refuse = (problem: HttpProblem, reply: FastifyReply): FastifyReply => {
+    counts.rejected.http.add(problem.code);
+    return answer(problem, reply);
+  };
   const app = fastify({
     bodyLimit: BODY_LIMIT,
     requestTimeout: REQUEST_TIMEOUT,
@@ -40,7 +45,7 @@ export function buildApp(bridge: Bridge): FastifyInstance {
     routerOptions: { ignoreTrailingSlash: true },
     // Paths that the router cannot decode never come to the hooks and handlers below.
     frameworkErrors: (error, request, reply) => {
-      answer(request.url.startsWith(CHANNELS) ? upgradeRequired(request.url) : toProblem(error), reply);
+      refuse(request.url.startsWith(CHANNELS) ? upgradeRequired(request.url) : toProblem(error), reply);
     },
   });
   // Nothing here takes it: it is refused by its name.
@@ -48,11 +53,11 @@ export function buildApp(bridge: Bridge): FastifyInstance {
   app.setValidatorCompiler(validator);
   // What the schemas of answers say holds by construction.
   app.setSerializerCompiler(() => (data) => JSON.stringify(data));
-  app.addHook("onRequest", async (request) => checkAccess(request.headers, bridge.config));
+  app.addHook("onRequest", async ({ raw }) => checkAccess(raw.headers, bridge.config, bridge.peers.of(raw)));
   app.setErrorHandler((error: FastifyError | HttpProblem, _request, reply) => {
     const problem = toProblem(error);
     if (problem.code === "internal") bridge.report(error);
-    return answer(problem, reply);
+    return refuse(problem, reply);
   });
   app.setNotFoundHandler((request) => {
     if (request.url.startsWith(CHANNELS)) throw upgradeRequired(request.url);
@@ -62,6 +67,8 @@ export function buildApp(bridge: Bridge): FastifyInstance {
   app.register(healthRoutes(bridge));
   app.register(metricsRoutes(bridge));
   app.register(apiRoutes(bridge), { prefix: "/api/v1" });
+  // Fastify answers it.
+  app.server.on("clientError", (error) => counts.headFault(error));
   app.server.on("upgrade", (request, socket, head) => {
     if (request.headers.upgrade?.toLowerCase() === "websocket") bridge.upgrade(request, socket, head);
     else answerPlainly(app, request, socket);

@@ -3,15 +3,18 @@ import type { IncomingMessage } from "node:http";
 import type { Duplex } from "node:stream";
 import type { Logger } from "pino";
 import type { Config, Endpoint, EndpointDeclaration, Guest, Limits, Origin } from "../schemas/index.ts";
+import { Peers } from "./access/peer.ts";
 import { checkAccess } from "./access.ts";
 import { BurstLog } from "./burst-log.ts";
 import type { ChannelHost } from "./channel/channels.ts";
 import { Channels } from "./channel/channels.ts";
 import { refuse } from "./channel/upgrade.ts";
+import { ClientCounts } from "./client-counts.ts";
 import { Directory, displayName } from "./directory.ts";
 import type { EndpointPort } from "./endpoint-port.ts";
 import { EventLog } from "./event-log.ts";
 import type { Attachment, GuestEvents } from "./guests/attachment.ts";
+import type { GuestCounts } from "./guests/guest-counts.ts";
 import type { EmulatedGuest } from "./guests/open-guest.ts";
 import { openGuest } from "./guests/open-guest.ts";
 import { toProblem } from "./guests/rpmsg-problem.ts";
@@ -27,7 +30,10 @@ export class Bridge implements ChannelHost {
   readonly instance = randomUUID();
   readonly directory = new Directory();
   readonly events = new EventLog(this.instance);
+  readonly counts = new ClientCounts();
   readonly channels = new Channels(this);
+  /** Who requests are from. */
+  readonly peers: Peers;
   readonly #log: Logger;
   readonly #emulated: ReadonlyMap<string, EmulatedGuest>;
   readonly #guests = new Map<string, Attachment>();
@@ -36,6 +42,7 @@ export class Bridge implements ChannelHost {
   /** @param emulated guests of the configuration that the caller has made, by name */
   constructor(config: Config, log: Logger, emulated: ReadonlyMap<string, EmulatedGuest> = new Map()) {
     this.config = config;
+    this.peers = new Peers(config);
     this.#log = log;
     this.#emulated = emulated;
   }
@@ -67,6 +74,11 @@ export class Bridge implements ChannelHost {
 
   guests(): Guest[] {
     return [...this.#guests.values()].map((guest) => guest.describe());
+  }
+
+  /** What is counted of each guest besides what its description has. */
+  guestCounts(): { guest: string; counts: GuestCounts }[] {
+    return [...this.#guests.values()].map(({ name, counts }) => ({ guest: name, counts }));
   }
 
   /** @throws HttpProblem guest-unknown */
@@ -148,15 +160,15 @@ export class Bridge implements ChannelHost {
   upgrade(request: IncomingMessage, stream: Duplex, head: Buffer): void {
     stream.on("error", () => stream.destroy());
     try {
-      checkAccess(request.headers, this.config);
+      checkAccess(request.headers, this.config, this.peers.of(request));
       if (!this.ready) throw new HttpProblem("draining", "the bridge is stopping");
       this.channels.upgrade(request, stream, head);
     } catch (error) {
       if (!(error instanceof HttpProblem)) this.report(error);
-      refuse(
-        stream,
-        error instanceof HttpProblem ? error : new HttpProblem("internal", "the upgrade failed"),
-      );
+      const problem =
+        error instanceof HttpProblem ? error : new HttpProblem("internal", "the upgrade failed");
+      this.counts.rejected.upgrade.add(problem.code);
+      refuse(stream, problem);
     }
   }
 

@@ -16,7 +16,15 @@ import type {
  */
 export type SendCode = "sent" | "queued" | "too-large" | "queue-full" | "address-invalid" | "endpoint-gone";
 
-export type UndeliveredCode = "no-peer" | "no-buffer" | "too-large" | "guest-gone" | "endpoint-gone";
+export const undeliveredCodes = ["no-peer", "no-buffer", "too-large", "guest-gone", "endpoint-gone"] as const;
+export type UndeliveredCode = (typeof undeliveredCodes)[number];
+
+/**
+ * Why a message of the guest did not come to a client: a policy for slow readers, the client's connection or
+ * subscription was over, its session was, or nobody was there.
+ */
+export const dropCauses = ["drop-oldest", "drop-newest", "closed", "session", "no-client"] as const;
+export type DropCause = (typeof dropCauses)[number];
 
 /** Why a channel is over: its endpoint is down, or another client has taken its place. */
 export type EndReason = DownReason | "replaced";
@@ -68,8 +76,8 @@ export interface ChannelPort<Ticket = unknown> {
   /** Leaves the guest's messages with the guest until `release`. */
   hold(): void;
   release(): void;
-  /** So many messages of the guest were dropped, because the client is slow. */
-  dropped(count: number): void;
+  /** So many messages of the guest were dropped. */
+  dropped(count: number, cause: DropCause): void;
   /** Takes and gives no more messages; what was taken is still sent. */
   close(): void;
   /** As `close`, but what waits is dropped, and counted as undelivered. */

@@ -35,6 +35,8 @@ const statusOf = {
 
 export type ProblemCode = keyof typeof statusOf;
 
+export const problemCodes = Object.keys(statusOf) as ProblemCode[];
+
 export const PROBLEM_TYPE = "application/problem+json";
 
 /** A request that cannot be answered, in the words of RFC 9457. */

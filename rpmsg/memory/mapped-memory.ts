@@ -9,6 +9,8 @@ import { memoryWindow } from "./guest-memory.ts";
 export interface MappedRegion extends MemoryRegion {
   /** The file, open until the region is closed, so that the memory can be handed on. */
   readonly fd: number;
+  /** Where in the file the region begins, in bytes. */
+  readonly fileOffset: number;
 }
 
 /**
@@ -48,6 +50,7 @@ export function mappedRegion(
     let open = true;
     return {
       fd,
+      fileOffset,
       guestAddress,
       userAddress,
       size,

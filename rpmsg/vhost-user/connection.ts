@@ -24,6 +24,15 @@ export interface ConnectionEvents {
   onClose(error: Error | undefined): void;
 }
 
+/** For a hand-over: plain data, with descriptors of the process that gives it. */
+export interface ConnectionSnapshot {
+  readonly fd: number;
+  /** What has come of a message that is not whole yet, and the descriptors that came with it. */
+  readonly received: Uint8Array;
+  readonly fds: readonly number[];
+  readonly unsent: readonly Uint8Array[];
+}
+
 /** Replies that wait for a peer that does not read: more than that is no frontend. */
 const MAX_UNSENT = 64 * 1024;
 
@@ -50,18 +59,54 @@ export class VhostUserConnection {
   readonly #arrived: number[] = [];
   #unsent: Uint8Array[] = [];
   #unsentBytes = 0;
+  /** The socket is left alone. */
+  #paused = false;
   #closed = false;
 
-  /** Takes the descriptor of a connected, non-blocking stream socket. */
-  constructor(fd: number, poller: Poller, events: ConnectionEvents) {
+  /**
+   * Takes the descriptor of a connected, non-blocking stream socket; or goes on as another connection, after `resume`.
+   */
+  constructor(from: number | ConnectionSnapshot, poller: Poller, events: ConnectionEvents) {
+    const fd = typeof from === "number" ? from : from.fd;
     this.#fd = fd;
     this.#poller = poller;
     this.#events = events;
-    const result = poller.add(fd, (ready) => this.#ready(ready));
+    if (typeof from !== "number") {
+      this.#paused = true;
+      this.#buffer.set(from.received);
+      this.#received = from.received.length;
+      this.#fds.push(...from.fds);
+      this.#unsent = [...from.unsent];
+      this.#unsentBytes = this.#unsent.reduce((sum, bytes) => sum + bytes.length, 0);
+      return;
+    }
+    const result = this.#watch();
     if (result < 0) {
       closeFd(fd);
       throw new SystemError("socket", `cannot poll the socket: ${errnoName(result)}`);
     }
+  }
+
+  /** Reads and writes nothing until `resume`. */
+  pause(): void {
+    if (this.#closed || this.#paused) return;
+    this.#paused = true;
+    this.#poller.remove(this.#fd);
+  }
+
+  /** What came meanwhile is read. */
+  resume(): void {
+    if (this.#closed || !this.#paused) return;
+    this.#paused = false;
+    const result = this.#watch();
+    if (result < 0) this.close(new SystemError("socket", `cannot poll the socket: ${errnoName(result)}`));
+    else if (this.#unsentBytes > 0) this.#poller.setWritable(this.#fd, true);
+  }
+
+  /** What there is to know of a paused connection. */
+  snapshot(): ConnectionSnapshot {
+    const received = this.#buffer.slice(0, this.#received);
+    return { fd: this.#fd, received, fds: this.#fds, unsent: this.#unsent };
   }
 
   /** Sends a message. What a full socket does not take waits; descriptors never do. */
@@ -93,6 +138,10 @@ export class VhostUserConnection {
     closeFd(this.#fd);
     for (const fd of this.#fds.splice(0)) closeFd(fd);
     this.#events.onClose(error);
+  }
+
+  #watch(): number {
+    return this.#poller.add(this.#fd, (ready) => this.#ready(ready));
   }
 
   #keep(bytes: Uint8Array): void {
@@ -156,7 +205,7 @@ export class VhostUserConnection {
         this.#received += got;
       }
       // The poller reports changes only: what is left must be asked for.
-      setImmediate(() => this.#closed || this.#read());
+      setImmediate(() => this.#closed || this.#paused || this.#read());
     } catch (error) {
       this.close(error instanceof Error ? error : new Error(String(error)));
     }

@@ -1,5 +1,6 @@
 import { FrontendError } from "../errors.ts";
 import { GuestMemory } from "../memory/guest-memory.ts";
+import type { MappedRegion } from "../memory/mapped-memory.ts";
 import { mappedRegion } from "../memory/mapped-memory.ts";
 import { closeFd } from "../posix/unix-socket.ts";
 import type { VhostUserMessage } from "./connection.ts";
@@ -12,6 +13,15 @@ export const MAX_MEMORY_SLOTS = 64;
 
 /** Bytes of all regions: each GiB takes time to map, during which nobody else gets a turn. */
 const MAX_MEMORY = 2 ** 38;
+
+/** A region, for a hand-over: plain data, with a descriptor of the process that gives it. */
+export interface RegionSnapshot {
+  readonly fd: number;
+  readonly fileOffset: number;
+  readonly guestAddress: number;
+  readonly userAddress: number;
+  readonly size: number;
+}
 
 /** The guest's memory as the frontend's messages tell it. Each throws a FrontendError where it cannot be done. */
 export class MemoryTable {
@@ -55,6 +65,25 @@ export class MemoryTable {
       throw new FrontendError("memory-range", `no region of ${size} bytes at 0x${guestAddress.toString(16)}`);
     }
     region.close();
+  }
+
+  snapshot(): RegionSnapshot[] {
+    return (this.memory.regions as MappedRegion[]).map(
+      ({ fd, fileOffset, guestAddress, userAddress, size }) => ({
+        fd,
+        fileOffset,
+        guestAddress,
+        userAddress,
+        size,
+      }),
+    );
+  }
+
+  /** Maps the regions of another table; the descriptors are this process's, and taken. */
+  restore(regions: readonly RegionSnapshot[]): void {
+    for (const { fd, fileOffset, guestAddress, userAddress, size } of regions) {
+      this.memory.add(mappedRegion(fd, fileOffset, guestAddress, userAddress, size));
+    }
   }
 
   close(): void {

@@ -13,7 +13,21 @@ const ACCEPT_RETRY = 200;
 /** A use of a connected socket; `closed` is to be called once when it ends. */
 export type Serve = (fd: number, closed: () => void) => { close(): void };
 
+/** What a transport of another process hands over. */
+export interface TransportSnapshot {
+  /** The listening socket, where it listens. */
+  readonly listener: number | undefined;
+  /** The frontend's connection, where there is one. */
+  readonly connection: number | undefined;
+}
+
 export interface Transport {
+  /** Takes no new connection until `resume`: they wait in the backlog. */
+  pause(): void;
+  /** Goes on after `pause`; or, made from what another process hands over, for the first time. */
+  resume(): void;
+  /** The listening socket. */
+  readonly listener: number | undefined;
   close(): void;
 }
 
@@ -27,14 +41,33 @@ export function listenTransport(
   poller: Poller,
   serve: Serve,
   onError: (error: Error) => void,
+  from?: TransportSnapshot,
 ): Transport {
-  const listener = listenUnix(path);
+  const listener = from?.listener ?? listenUnix(path);
   if (listener < 0) throw new SystemError("socket", `cannot listen on ${path}: ${errnoName(listener)}`);
   let current: { close(): void } | undefined;
   let retry: NodeJS.Timeout | undefined;
   let closed = false;
+  let paused = from !== undefined;
+  /** What another process hands over is its own until `resume`. */
+  let owned = !paused;
+  const use = (fd: number): void => {
+    // It may be over before `serve` returns.
+    const state = { over: false };
+    try {
+      const connection = serve(fd, () => {
+        state.over = true;
+        current = undefined;
+        // Not from within the closing of the old connection.
+        setImmediate(next);
+      });
+      if (!state.over) current = connection;
+    } catch (error) {
+      onError(error instanceof Error ? error : new Error(String(error)));
+    }
+  };
   const next = (): void => {
-    while (current === undefined && !closed) {
+    while (current === undefined && !closed && !paused) {
       const fd = accept(listener);
       if (fd === -errno.EAGAIN) return;
       if (fd === -errno.EINTR || fd === -errno.ECONNABORTED) continue;
@@ -45,33 +78,40 @@ export function listenTransport(
         retry = setTimeout(next, ACCEPT_RETRY);
         return;
       }
-      // It may be over before `serve` returns.
-      const use = { over: false };
-      try {
-        const connection = serve(fd, () => {
-          use.over = true;
-          current = undefined;
-          // Not from within the closing of the old connection.
-          setImmediate(next);
-        });
-        if (!use.over) current = connection;
-      } catch (error) {
-        onError(error instanceof Error ? error : new Error(String(error)));
-      }
+      use(fd);
     }
   };
-  const result = poller.add(listener, next);
-  if (result < 0) {
+  const watch = (): void => {
+    const result = poller.add(listener, next);
+    if (result >= 0) return;
     closeFd(listener);
     throw new SystemError("socket", `cannot poll ${path}: ${errnoName(result)}`);
-  }
+  };
+  if (from?.connection !== undefined) use(from.connection);
+  if (!paused) watch();
   return {
+    listener,
+    pause() {
+      paused = true;
+      poller.remove(listener);
+    },
+    resume() {
+      if (closed || !paused) return;
+      paused = false;
+      owned = true;
+      // Who waits already is news to the poller.
+      watch();
+    },
     close() {
       if (closed) return;
       closed = true;
       clearTimeout(retry);
       poller.remove(listener);
       closeFd(listener);
+      if (!owned) {
+        current?.close();
+        return;
+      }
       try {
         unlinkSync(path);
       } catch {
@@ -83,13 +123,20 @@ export function listenTransport(
 }
 
 /** Connects to a Unix socket, and again whenever the connection ends or cannot be made. */
-export function connectTransport(path: string, serve: Serve, onError: (error: Error) => void): Transport {
+export function connectTransport(
+  path: string,
+  serve: Serve,
+  onError: (error: Error) => void,
+  from?: TransportSnapshot,
+): Transport {
   let current: { close(): void } | undefined;
   let timer: NodeJS.Timeout | undefined;
   let delay = RETRY_FIRST;
   let closed = false;
   let failing = false;
+  let paused = from !== undefined;
   const attempt = (): void => {
+    timer = undefined;
     const fd = connectUnix(path);
     if (fd < 0) {
       // Said once for a row of failures.
@@ -101,6 +148,9 @@ export function connectTransport(path: string, serve: Serve, onError: (error: Er
     }
     failing = false;
     delay = RETRY_FIRST;
+    use(fd);
+  };
+  const use = (fd: number): void => {
     try {
       current = serve(fd, () => {
         current = undefined;
@@ -112,12 +162,24 @@ export function connectTransport(path: string, serve: Serve, onError: (error: Er
     }
   };
   const again = (): void => {
-    if (closed) return;
+    if (closed || paused) return;
     timer = setTimeout(attempt, delay);
     delay = Math.min(delay * 2, RETRY_MOST);
   };
-  attempt();
+  if (from?.connection !== undefined) use(from.connection);
+  if (!paused) attempt();
   return {
+    listener: undefined,
+    pause() {
+      paused = true;
+      clearTimeout(timer);
+      timer = undefined;
+    },
+    resume() {
+      if (closed || !paused) return;
+      paused = false;
+      if (current === undefined) attempt();
+    },
     close() {
       if (closed) return;
       closed = true;
@@ -138,13 +200,17 @@ export function openTransport(
   poller: Poller,
   serve: Serve,
   onError: (error: Error) => void,
+  from?: TransportSnapshot,
 ): Transport {
   try {
     const transport =
       mode === "listen"
-        ? listenTransport(path, poller, serve, onError)
-        : connectTransport(path, serve, onError);
+        ? listenTransport(path, poller, serve, onError, from)
+        : connectTransport(path, serve, onError, from);
     return {
+      listener: transport.listener,
+      pause: () => transport.pause(),
+      resume: () => transport.resume(),
       close() {
         transport.close();
         poller.close();

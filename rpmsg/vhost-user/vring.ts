@@ -6,6 +6,23 @@ import { DeviceQueue } from "../virtqueue/device-queue.ts";
 import type { RingAddresses } from "../virtqueue/layout.ts";
 import { ringSizes } from "../virtqueue/layout.ts";
 
+/** For a hand-over: plain data, with descriptors of the process that gives it. */
+export interface VringSnapshot {
+  readonly size: number;
+  readonly addresses: RingAddresses | undefined;
+  /** Where the queue stands, also while it runs. */
+  readonly base: number;
+  readonly started: boolean;
+  readonly enabled: boolean;
+  readonly changing: boolean;
+  readonly kicked: boolean;
+  /** There is no kick descriptor: the ring is polled. */
+  readonly polled: boolean;
+  readonly kick: number | undefined;
+  readonly call: number | undefined;
+  readonly error: number | undefined;
+}
+
 /** Milliseconds between looks at a ring whose frontend passed no kick descriptor. */
 const POLL_INTERVAL = 2;
 
@@ -107,6 +124,25 @@ export class Vring {
     const addresses = this.addresses ?? { descriptors: 0, available: 0, used: 0 };
     this.queue = new DeviceQueue({ memory, size: this.size, addresses, indirect, eventIndex }, this.base);
     return this.queue;
+  }
+
+  snapshot(): VringSnapshot {
+    const { size, addresses, started, enabled, changing, kicked } = this;
+    const base = this.queue?.position.base ?? this.base;
+    const polled = this.#poll !== undefined;
+    const fds = { kick: this.#kick, call: this.#call, error: this.#error };
+    return { size, addresses, base, started, enabled, changing, kicked, polled, ...fds };
+  }
+
+  /**
+   * Goes on as the vring that the snapshot is of, on a new one. Its descriptors are this process's.
+   * @returns 0, or -errno when the kick descriptor cannot be waited for
+   */
+  restore({ polled, kick, call, error, ...state }: VringSnapshot): number {
+    Object.assign(this, state);
+    if (call !== undefined) this.setCall(call);
+    if (error !== undefined) this.setError(error);
+    return kick === undefined && !polled ? 0 : this.setKick(kick);
   }
 
   /** Back to the state of a new connection, but for the call and error descriptors, which QEMU passes only once. */

@@ -12,6 +12,7 @@ import {
   RawAnnounceQuery,
   RawQuery,
 } from "../../schemas/index.ts";
+import type { ClientCounts, ProtocolName } from "../client-counts.ts";
 import type { Directory, EndpointReference } from "../directory.ts";
 import { parseChannelPath } from "../endpoint-path.ts";
 import type { ChannelEvents, ChannelPort, EndpointPort } from "../endpoint-port.ts";
@@ -38,6 +39,7 @@ type Protocol = ChannelProtocol | typeof muxProtocol;
 export interface ChannelHost {
   readonly instance: string;
   readonly limits: Limits;
+  readonly counts: ClientCounts;
   readonly directory: Directory;
   /**
    * Adds a service of the host.
@@ -79,6 +81,13 @@ export class Channels {
     this.#host = host;
   }
 
+  /** How many connections there are of each subprotocol. */
+  get openCounts(): Record<ProtocolName, number> {
+    const open = { raw: 0, json: 0, mux: 0 };
+    for (const { protocol } of this.#connections) if (protocol !== undefined) open[protocol]++;
+    return open;
+  }
+
   /** Begins to look after the clients. */
   start(): void {
     const { pingInterval, pongTimeout } = this.#host.limits;
@@ -109,11 +118,12 @@ export class Channels {
     const offered = request.headers["sec-websocket-protocol"];
     if (!isHandshake(request)) {
       // ws says what is wrong with it.
+      this.#host.counts.rejected.upgrade.add("bad-request");
       accept(this.#servers["rpmsg.v1.raw"], request, stream, head)?.terminate();
       return;
     }
     const take = (protocol: Protocol) => accept(this.#servers[protocol], request, stream, head);
-    const connection = new Connection(stream, this.#turn);
+    const connection = new Connection(stream, this.#turn, this.#host.counts);
     if (target.kind === "mux") {
       chooseSubprotocol(offered, [muxProtocol]);
       if (query !== "") throw new HttpProblem("bad-request", "query: /ws/v1 takes none");
@@ -226,12 +236,13 @@ export class Channels {
       session.attach(connection, query.after ?? 0);
       return;
     }
-    const { instance, limits, directory } = this.#host;
+    const { instance, limits, directory, counts } = this.#host;
     const channel = new JsonChannel({
       policy: query.slow,
       encoding: query.encoding,
       limits,
       encoder: this.#encoder,
+      counts,
       instance,
       resumable: withdraw === undefined,
       onEnd: ({ session: id }) => {

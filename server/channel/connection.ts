@@ -1,6 +1,8 @@
 import type { Duplex } from "node:stream";
 import type { WebSocket } from "ws";
 import { closeCode } from "../../schemas/index.ts";
+import type { ClientCounts, ProtocolName } from "../client-counts.ts";
+import { closeCodeOf } from "../client-counts.ts";
 import type { EndReason } from "../endpoint-port.ts";
 import type { FlushTurn } from "./frame-writer.ts";
 import { FrameWriter } from "./frame-writer.ts";
@@ -20,6 +22,7 @@ export const endOf: Readonly<Record<EndReason, readonly [code: number, reason: s
 
 /** What speaks a subprotocol over a connection. */
 export interface ConnectionHandler {
+  readonly protocol: ProtocolName;
   /** A whole message of the client. */
   onFrame(data: Buffer, isBinary: boolean): void;
   /** What was written when `notifyDrained` was called is with the kernel. */
@@ -36,6 +39,7 @@ export interface ConnectionHandler {
 /** One client's WebSocket: frames out, liveness, and the good-bye. */
 export class Connection {
   readonly writer: FrameWriter;
+  readonly counts: ClientCounts;
   readonly #stream: Duplex;
   #socket: WebSocket | undefined;
   #handler: ConnectionHandler | undefined;
@@ -43,33 +47,43 @@ export class Connection {
   #drainAwaited = false;
   /** A close frame is on its way: messages of the guest would come after it. */
   #closing = false;
+  /** Why it ends, where that is known before the end. */
+  #cause: Parameters<ClientCounts["ended"]>[0] | undefined;
   #awaitingPong = false;
   /** When the client was pinged: whether the ping had to wait behind other bytes, and how many were taken. */
   #backlogAtPing = false;
   #takenAtPing = 0;
 
   /** @param stream the connection, on which the handshake is still to be done */
-  constructor(stream: Duplex, turn: FlushTurn) {
+  constructor(stream: Duplex, turn: FlushTurn, counts: ClientCounts) {
     this.#stream = stream;
+    this.counts = counts;
     this.writer = new FrameWriter(stream, turn, () => this.isOpen);
+  }
+
+  get protocol(): ProtocolName | undefined {
+    return this.#handler?.protocol;
   }
 
   /** The handshake is done. */
   open(socket: WebSocket, handler: ConnectionHandler, onEnd: () => void): void {
     this.#socket = socket;
     this.#handler = handler;
+    this.counts.opened.add(handler.protocol);
     socket.on("message", (data: Buffer, isBinary) => this.#handler?.onFrame(data, isBinary));
     socket.on("pong", () => {
       this.#awaitingPong = false;
     });
     let mistaken = false;
-    socket.on("error", () => {
+    socket.on("error", (error) => {
       // ws answers a broken frame with its close code by itself.
       mistaken = true;
+      this.#cause ??= closeCodeOf(error);
     });
     socket.on("close", (code) => {
       const broken = code === ABNORMAL && !this.#closing && !mistaken;
       this.#closing = true;
+      this.counts.ended(this.#cause ?? (code === ABNORMAL ? "broken" : "client"));
       this.#handler?.onClosed(broken);
       onEnd();
     });
@@ -78,6 +92,7 @@ export class Connection {
   /** Nobody listens to this connection any more. */
   abandon(): void {
     this.#handler = undefined;
+    this.#cause ??= "resumed";
     this.terminate();
   }
 
@@ -139,6 +154,7 @@ export class Connection {
   checkPong(): void {
     if (this.#paused || !this.#awaitingPong) return;
     if (this.#backlogAtPing && this.#taken() > this.#takenAtPing) return;
+    this.#cause ??= "no-pong";
     this.#socket?.terminate();
   }
 
@@ -147,6 +163,7 @@ export class Connection {
     if (this.#closing) return;
     this.writer.flush();
     this.#closing = true;
+    this.#cause ??= code;
     // The client's answer is to be read. On a drain messages that it has sent are still taken, as room allows.
     if (code !== closeCode.drain) this.resumeReading();
     this.#socket?.close(code, reason);

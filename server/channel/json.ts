@@ -9,8 +9,9 @@ import type {
   SlowPolicy,
 } from "../../schemas/index.ts";
 import { ClientFrame, closeCode, errorAdvice } from "../../schemas/index.ts";
+import type { ClientCounts } from "../client-counts.ts";
 import { displayName } from "../directory.ts";
-import type { ChannelEvents, ChannelPort, EndReason, UndeliveredCode } from "../endpoint-port.ts";
+import type { ChannelEvents, ChannelPort, DropCause, EndReason, UndeliveredCode } from "../endpoint-port.ts";
 import type { Marks } from "./back-pressure.ts";
 import { marksOf } from "./back-pressure.ts";
 import type { Connection, ConnectionHandler } from "./connection.ts";
@@ -28,6 +29,7 @@ export interface JsonOptions {
   readonly encoding: Encoding | undefined;
   readonly limits: Limits;
   readonly encoder: MessageEncoder;
+  readonly counts: ClientCounts;
   /** The bridge. */
   readonly instance: string;
   /** A client whose connection broke may come back. */
@@ -41,6 +43,7 @@ export interface JsonOptions {
  * come back and gets what it missed.
  */
 export class JsonChannel implements ChannelEvents<MessageId>, ConnectionHandler, OutflowSink {
+  readonly protocol = "json";
   readonly session = randomBytes(16).toString("base64url");
   readonly #options: JsonOptions;
   readonly #marks: Marks;
@@ -166,8 +169,8 @@ export class JsonChannel implements ChannelEvents<MessageId>, ConnectionHandler,
     this.#port?.release();
   }
 
-  dropped(count: number): void {
-    this.#port?.dropped(count);
+  dropped(count: number, cause: DropCause): void {
+    this.#port?.dropped(count, cause);
   }
 
   slow(reason: string): void {
@@ -274,7 +277,7 @@ export class JsonChannel implements ChannelEvents<MessageId>, ConnectionHandler,
     clearTimeout(this.#away);
     this.#outflow.end();
     // Nobody has come to take it.
-    if (this.#missed > 0) this.dropped(this.#missed);
+    if (this.#missed > 0) this.dropped(this.#missed, "session");
     this.#port?.close();
     this.#options.onEnd(this);
   }
@@ -293,7 +296,7 @@ export class JsonChannel implements ChannelEvents<MessageId>, ConnectionHandler,
     // What was dropped when it came was counted then.
     const { forgotten } = this.#log;
     const lost = forgotten - Math.max(after, this.#counted);
-    if (lost > 0) this.dropped(lost);
+    if (lost > 0) this.dropped(lost, "session");
     this.#counted = Math.max(forgotten, this.#counted);
     let last = after;
     for (const { seq, text } of this.#log.after(after)) {
@@ -316,6 +319,7 @@ export class JsonChannel implements ChannelEvents<MessageId>, ConnectionHandler,
   }
 
   #fail(code: ErrorCode, message: string, id?: MessageId): void {
+    this.#options.counts.rejected.frame.add(code);
     this.#tell({ type: "error", ...(id !== undefined && { id }), code, message });
   }
 

@@ -11,6 +11,7 @@ export type OpenPath = (path: string) => OpenChannel;
 
 /** `rpmsg.v1.mux`: many endpoints over one connection. Control frames are JSON text, messages are binary frames. */
 export class MuxConnection implements ConnectionHandler, Multiplexer {
+  readonly protocol = "mux";
   readonly connection: Connection;
   readonly #limits: Limits;
   readonly #open: OpenPath;
@@ -103,6 +104,9 @@ export class MuxConnection implements ConnectionHandler, Multiplexer {
   }
 
   tell(frame: MuxServerFrame): void {
+    const { rejected } = this.connection.counts;
+    if (frame.type === "error") rejected.frame.add(frame.code);
+    else if (frame.type === "unsubscribed" && frame.code !== undefined) rejected.subscription.add(frame.code);
     const text = JSON.stringify(frame);
     this.#answered += text.length;
     this.connection.text(text);

@@ -1,5 +1,6 @@
 import type { Limits, SlowPolicy } from "../../schemas/index.ts";
 import { MUX_MESSAGE_COST } from "../../schemas/index.ts";
+import type { DropCause } from "../endpoint-port.ts";
 
 /** Most bytes in a socket up to which messages go straight to it where the oldest are to be dropped. */
 const SOCKET_BYTES = 64 * 1024;
@@ -20,7 +21,7 @@ export interface OutflowSink {
   hold(): void;
   release(): void;
   /** Messages were dropped. */
-  dropped(count: number): void;
+  dropped(count: number, cause: DropCause): void;
   /** The client is too slow. */
   slow(reason: string): void;
 }
@@ -75,7 +76,7 @@ export class Outflow {
     const { pendingBytes } = sink;
     const fits = pendingBytes === 0 || pendingBytes + length <= this.#limits.slowReaderBytes;
     if (!fits && this.#policy === "drop-newest") {
-      this.#drop();
+      this.#drop(this.#policy);
       return;
     }
     this.#write(seq, src, bytes, offset, length, serial);
@@ -108,7 +109,7 @@ export class Outflow {
   /** Nothing is written any more. */
   end(): void {
     this.#ended = true;
-    if (this.#count > 0) this.#sink.dropped(this.#count);
+    if (this.#count > 0) this.#sink.dropped(this.#count, "closed");
     this.#waiting = [];
     this.#first = 0;
     this.#waitingBytes = 0;
@@ -133,12 +134,12 @@ export class Outflow {
     const most = this.#limits.slowReaderBytes;
     while (this.#policy === "drop-oldest" && this.#waitingBytes > most && this.#count > 1) {
       this.#shift();
-      this.#drop();
+      this.#drop(this.#policy);
     }
     if (this.#policy === "drop-newest" && this.#waitingBytes > most && this.#count > 1) {
       this.#waiting.pop();
       this.#waitingBytes -= costOf(message.bytes);
-      this.#drop();
+      this.#drop(this.#policy);
     }
     if (this.#waitingBytes + this.#sink.pendingBytes > most) this.#tooMuch();
     this.#awaitDrain();
@@ -157,8 +158,8 @@ export class Outflow {
     this.#first = 0;
   }
 
-  #drop(): void {
-    this.#sink.dropped(1);
+  #drop(cause: DropCause): void {
+    this.#sink.dropped(1, cause);
     this.#awaitDrain();
   }
 

@@ -1,6 +1,6 @@
 import type { Limits, SlowPolicy } from "../../schemas/index.ts";
 import { closeCode } from "../../schemas/index.ts";
-import type { ChannelEvents, ChannelPort, EndReason, UndeliveredCode } from "../endpoint-port.ts";
+import type { ChannelEvents, ChannelPort, DropCause, EndReason, UndeliveredCode } from "../endpoint-port.ts";
 import type { Marks } from "./back-pressure.ts";
 import { marksOf } from "./back-pressure.ts";
 import type { Connection, ConnectionHandler } from "./connection.ts";
@@ -13,6 +13,7 @@ import { Outflow } from "./outflow.ts";
  * UTF-8 bytes. There are no other frames: what goes wrong ends the connection.
  */
 export class RawChannel implements ChannelEvents<undefined>, ConnectionHandler, OutflowSink {
+  readonly protocol = "raw";
   readonly #connection: Connection;
   readonly #marks: Marks;
   readonly #outflow: Outflow;
@@ -36,7 +37,7 @@ export class RawChannel implements ChannelEvents<undefined>, ConnectionHandler, 
 
   onMessage(src: number, bytes: Uint8Array, offset: number, length: number, serial: number): void {
     if (this.#connection.isOpen) this.#outflow.offer(src, bytes, offset, length, serial);
-    else this.dropped(1);
+    else this.dropped(1, "closed");
   }
 
   get pendingBytes(): number {
@@ -62,8 +63,8 @@ export class RawChannel implements ChannelEvents<undefined>, ConnectionHandler, 
     this.#port?.release();
   }
 
-  dropped(count: number): void {
-    this.#port?.dropped(count);
+  dropped(count: number, cause: DropCause): void {
+    this.#port?.dropped(count, cause);
   }
 
   slow(reason: string): void {

@@ -1,7 +1,7 @@
 import type { ErrorCode, Limits, MuxServerFrame, SlowPolicy } from "../../schemas/index.ts";
 import { errorAdvice, MUX_MESSAGE_COST } from "../../schemas/index.ts";
 import { displayName } from "../directory.ts";
-import type { ChannelEvents, ChannelPort, EndReason, UndeliveredCode } from "../endpoint-port.ts";
+import type { ChannelEvents, ChannelPort, DropCause, EndReason, UndeliveredCode } from "../endpoint-port.ts";
 import { HttpProblem } from "../problem.ts";
 import { marksOf } from "./back-pressure.ts";
 import type { Connection } from "./connection.ts";
@@ -146,7 +146,7 @@ export class Subscription implements ChannelEvents<number>, OutflowSink {
   onMessage(src: number, bytes: Uint8Array, offset: number, length: number, serial: number): void {
     this.#destinations.saw(src);
     if (this.#mux.connection.isOpen) this.#outflow.offer(src, bytes, offset, length, serial);
-    else this.dropped(1);
+    else this.dropped(1, "closed");
   }
 
   /** Nobody is a slow reader for what others brought, unless all together are too much. */
@@ -163,7 +163,7 @@ export class Subscription implements ChannelEvents<number>, OutflowSink {
   write(seq: number, src: number, bytes: Uint8Array, offset: number, length: number): void {
     const { connection } = this.#mux;
     if (!connection.isOpen) {
-      this.dropped(1);
+      this.dropped(1, "closed");
       return;
     }
     this.#written += MUX_MESSAGE_COST + length;
@@ -186,8 +186,8 @@ export class Subscription implements ChannelEvents<number>, OutflowSink {
     this.#port?.release();
   }
 
-  dropped(count: number): void {
-    this.#port?.dropped(count);
+  dropped(count: number, cause: DropCause): void {
+    this.#port?.dropped(count, cause);
   }
 
   slow(): void {

@@ -1,5 +1,12 @@
 import type { SendQueue } from "../../rpmsg/index.ts";
-import type { ChannelEvents, ChannelPort, EndReason, OpenOptions, SendCode } from "../endpoint-port.ts";
+import type {
+  ChannelEvents,
+  ChannelPort,
+  DropCause,
+  EndReason,
+  OpenOptions,
+  SendCode,
+} from "../endpoint-port.ts";
 import type { AttachedEndpoint } from "./attached-endpoint.ts";
 import type { LocalAddress } from "./local-address.ts";
 
@@ -28,6 +35,7 @@ export class AttachedChannel<Ticket> implements ChannelPort<Ticket> {
     this.#local = local;
     this.#events = events;
     const { counters } = endpoint;
+    const { counts } = endpoint.attachment;
     this.#queue = endpoint.attachment.device.createSendQueue<Ticket>(
       local.endpoint,
       endpoint.target,
@@ -42,6 +50,7 @@ export class AttachedChannel<Ticket> implements ChannelPort<Ticket> {
         },
         onUndelivered: (code, ticket) => {
           counters.undelivered++;
+          counts.undelivered.add(code);
           if (!this.#closed) events.onUndelivered(code, ticket);
         },
         onUnconfirmed: (ticket) => {
@@ -103,8 +112,9 @@ export class AttachedChannel<Ticket> implements ChannelPort<Ticket> {
     this.endpoint.attachment.device.release();
   }
 
-  dropped(count: number): void {
+  dropped(count: number, cause: DropCause): void {
     this.endpoint.counters.dropped += count;
+    this.endpoint.attachment.counts.dropped.add(cause, count);
   }
 
   close(): void {

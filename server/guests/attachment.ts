@@ -5,11 +5,18 @@ import type {
   GuestError,
   HostAnnouncement,
 } from "../../rpmsg/index.ts";
-import { NAME_SERVICE_ADDRESS, RESPONSE_QUEUE, RpmsgDevice, RpmsgError } from "../../rpmsg/index.ts";
+import {
+  CodedError,
+  NAME_SERVICE_ADDRESS,
+  RESPONSE_QUEUE,
+  RpmsgDevice,
+  RpmsgError,
+} from "../../rpmsg/index.ts";
 import type { EndpointDeclaration, Guest, GuestState, Limits } from "../../schemas/index.ts";
 import type { BurstLog } from "../burst-log.ts";
 import type { EndpointPort } from "../endpoint-port.ts";
 import { AttachedEndpoint } from "./attached-endpoint.ts";
+import { GuestCounts } from "./guest-counts.ts";
 import { LocalAddress } from "./local-address.ts";
 
 /** What the outside is told of a guest's endpoints. */
@@ -42,6 +49,7 @@ export class Attachment {
   readonly name: string;
   readonly device: RpmsgDevice;
   readonly log: BurstLog;
+  readonly counts = new GuestCounts();
   /** Requests and connections of the frontend that were refused. */
   frontendErrors = 0;
   readonly #events: GuestEvents;
@@ -233,6 +241,12 @@ export class Attachment {
     return ++this.#serial;
   }
 
+  /** A request or a connection of the frontend was refused. */
+  frontendRefused(error: unknown): void {
+    this.frontendErrors++;
+    this.counts.rejected.frontend.add(error instanceof CodedError ? error.code : "internal");
+  }
+
   #endpoints(): Set<AttachedEndpoint> {
     return new Set([...this.#up.values(), ...this.#declared.keys()]);
   }
@@ -354,6 +368,7 @@ export class Attachment {
 
   #broken(queue: number, error: GuestError): void {
     const name = queue === RESPONSE_QUEUE ? "response" : "request";
+    this.counts.rejected.queue.add(error.code);
     this.log.warn("queue-broken", { queue: name, code: error.code, reason: error.message });
   }
 }

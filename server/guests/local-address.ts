@@ -29,7 +29,10 @@ export class LocalAddress {
         counters.messagesFromGuest++;
         counters.bytesFromGuest += length;
         counters.messagesToClients += channels.length;
-        if (channels.length === 0) counters.noClient++;
+        if (channels.length === 0) {
+          counters.noClient++;
+          attachment.counts.dropped.add("no-client");
+        }
       }
       const serial = attachment.nextSerial();
       for (let i = 0; i < channels.length; i++) channels[i]?.onMessage(src, bytes, offset, length, serial);

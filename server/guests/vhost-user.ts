@@ -26,7 +26,7 @@ export function vhostUserLink(config: VhostUserConfig, attachment: Attachment): 
     const refused = report("frontend-refused");
     const events = {
       onRefused(error: Error) {
-        attachment.frontendErrors++;
+        attachment.frontendRefused(error);
         refused(error);
       },
       onClose(error: Error | undefined) {
@@ -35,7 +35,7 @@ export function vhostUserLink(config: VhostUserConfig, attachment: Attachment): 
         if (error === undefined) {
           log.info("frontend-gone", {});
         } else {
-          attachment.frontendErrors++;
+          attachment.frontendRefused(error);
           report("frontend-closed")(error);
         }
         closed();

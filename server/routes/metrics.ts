@@ -20,7 +20,7 @@ export function metricsRoutes(bridge: Bridge): FastifyPluginAsync {
       },
       async (_request, reply) => {
         // Loaded when first asked for: a bridge that nobody watches starts without it.
-        const { METRICS_TYPE, scrape } = await import("../metrics.ts");
+        const { METRICS_TYPE, scrape } = await import("../metrics/scrape.ts");
         return reply.type(METRICS_TYPE).send(await scrape(bridge));
       },
     );

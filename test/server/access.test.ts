@@ -107,3 +107,20 @@ describe("Origin", () => {
     expect(response.headers["access-control-allow-origin"]).toBeUndefined();
   });
 });
+
+describe("what a trusted proxy says of the name", () => {
+  test.each([
+    // proxies, headers, status
+    ["is the page's own name", ["loopback"], "127.0.0.1:8080", "bridge.lab", "https://bridge.lab", 200],
+    ["is another than the page's", ["loopback"], "127.0.0.1:8080", "bridge.lab", "https://evil.example", 403],
+    ["is not heard from others", [], "127.0.0.1:8080", "bridge.lab", "https://bridge.lab", 403],
+    ["has to be known", ["loopback"], "127.0.0.1:8080", "evil.example", undefined, 421],
+    // A page that has rebound its name reaches the bridge from loopback and sets what headers it likes.
+    ["does not stand for Host", ["loopback"], "evil.example:8080", "localhost", "http://localhost", 421],
+  ])("%s", async (_what, trustedProxies, host, forwardedHost, origin, status) => {
+    const { url } = await testBridge({ hosts: ["bridge.lab"], trustedProxies });
+    const headers = { host, "x-forwarded-host": forwardedHost, ...(origin !== undefined && { origin }) };
+    const response = await supertest(url).get("/api/v1/guests").set(headers);
+    expect(response.status).toBe(status);
+  });
+});

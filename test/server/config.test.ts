@@ -23,6 +23,7 @@ test("with nothing given there is the guest demo on 127.0.0.1:8080, and every de
     listen: "127.0.0.1:8080",
     hosts: [],
     origins: [],
+    trustedProxies: [],
     logLevel: "info",
     guests: { demo: { kind: "emulated", endpoints: [] } },
     limits: {

@@ -158,8 +158,9 @@ export class Driver extends DriverRings {
   /** Calls of the device, by queue. */
   readonly calls = [0, 0];
   readonly failures: { queue: number; code: string }[] = [];
-  readonly #device: RpmsgDevice;
+  #device: RpmsgDevice;
   readonly #nameService: boolean;
+  readonly #queues: [response?: DeviceQueue, request?: DeviceQueue] = [];
 
   constructor(device: RpmsgDevice, options: DriverOptions = {}) {
     super(heapRegion(BASE, MEMORY), options);
@@ -169,8 +170,10 @@ export class Driver extends DriverRings {
 
   /** Starts the device at these positions, as SET_VRING_BASE and ENABLE do. */
   start(bases: readonly [response: number, request: number] = [0, 0]): this {
-    const queue = (index: 0 | 1) =>
-      new DeviceQueue({ ...this.setup, addresses: this.rings[index] }, bases[index]);
+    const queue = (index: 0 | 1) => {
+      this.#queues[index] = new DeviceQueue({ ...this.setup, addresses: this.rings[index] }, bases[index]);
+      return this.#queues[index];
+    };
     this.#device.start({
       response: queue(RESPONSE_QUEUE),
       request: queue(REQUEST_QUEUE),
@@ -191,6 +194,17 @@ export class Driver extends DriverRings {
     return this;
   }
 
+  /** What is done from now on is done to this device. */
+  use(device: RpmsgDevice): void {
+    this.#device = device;
+  }
+
+  /** Another device goes on with these queues, which never stopped. */
+  handOver(device: RpmsgDevice): void {
+    this.use(device);
+    this.start([queueBase(this.#queues[RESPONSE_QUEUE]), queueBase(this.#queues[REQUEST_QUEUE])]);
+  }
+
   kick(queue: number): void {
     this.#device.kicked(queue);
   }
@@ -200,6 +214,10 @@ export class Driver extends DriverRings {
     this.offer(src, dst, payload);
     this.kick(REQUEST_QUEUE);
   }
+}
+
+function queueBase(queue: DeviceQueue | undefined): number {
+  return queue?.position.base ?? 0;
 }
 
 /** Bytes of a message, its `len` as told or as it is. */

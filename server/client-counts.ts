@@ -1,0 +1,70 @@
+import type { ErrorCode } from "../schemas/index.ts";
+import { closeCode, errorCodes } from "../schemas/index.ts";
+import type { ProblemCode } from "./problem.ts";
+import { problemCodes } from "./problem.ts";
+import { Tally } from "./tally.ts";
+
+/** The subprotocols, in short. */
+const protocols = ["raw", "json", "mux"] as const;
+export type ProtocolName = (typeof protocols)[number];
+
+/** Close codes by name: those of the WebSocket protocol itself, and ours. */
+const closeCodes = { protocolError: 1002, badData: 1007, policy: 1008, ...closeCode };
+const causeOf = new Map(Object.entries(closeCodes).map(([name, code]) => [code, kebab(name)]));
+
+/**
+ * Ends that have no code of ours: the client said good-bye; the connection broke; the client did not answer a ping; it
+ * came back over another connection.
+ */
+const otherEnds = ["client", "broken", "no-pong", "resumed"] as const;
+type OtherEnd = (typeof otherEnds)[number];
+
+/** Errors of ws by the code with which it closes; its others are breaks of the protocol. */
+const codesOfWs: Readonly<Record<string, number>> = {
+  WS_ERR_INVALID_UTF8: 1007,
+  WS_ERR_TOO_MANY_BUFFERED_PARTS: 1008,
+  WS_ERR_UNSUPPORTED_MESSAGE_LENGTH: closeCode.tooBig,
+  WS_ERR_UNSUPPORTED_DATA_PAYLOAD_LENGTH: closeCode.tooBig,
+};
+
+/** Why Node's HTTP parser gave a connection up. */
+const headFaults = ["timeout", "too-large", "malformed"] as const;
+
+/** What happened with clients: connections, and what of theirs was refused, by the code that it was refused with. */
+export class ClientCounts {
+  readonly opened = new Tally<ProtocolName>(protocols);
+  /** By cause: the name of a close code, or an `OtherEnd`. */
+  readonly closed = new Tally<string>([...otherEnds, ...causeOf.values()]);
+  readonly rejected = {
+    /** Requests that did not come as far as a path. */
+    head: new Tally<(typeof headFaults)[number]>(headFaults),
+    http: new Tally<ProblemCode>(problemCodes),
+    upgrade: new Tally<ProblemCode>(problemCodes),
+    /** `error` frames. */
+    frame: new Tally<ErrorCode>(errorCodes),
+    /** Subscriptions that the bridge ended. */
+    subscription: new Tally<ErrorCode>(errorCodes),
+  };
+
+  /** Node could not read a request. A connection that broke is no fault of the request. */
+  headFault(error: NodeJS.ErrnoException): void {
+    if (error.code === "ECONNRESET" || error.code === "EPIPE") return;
+    if (error.code === "ERR_HTTP_REQUEST_TIMEOUT") this.rejected.head.add("timeout");
+    else if (error.code === "HPE_HEADER_OVERFLOW") this.rejected.head.add("too-large");
+    else this.rejected.head.add("malformed");
+  }
+
+  /** A connection is over. */
+  ended(cause: number | OtherEnd): void {
+    this.closed.add(typeof cause === "number" ? (causeOf.get(cause) ?? "policy") : cause);
+  }
+}
+
+/** The code with which ws closes a connection for what the client sent. */
+export function closeCodeOf({ code = "" }: NodeJS.ErrnoException): number {
+  return codesOfWs[code] ?? closeCodes.protocolError;
+}
+
+function kebab(name: string): string {
+  return name.replaceAll(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
+}

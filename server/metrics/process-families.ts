@@ -1,0 +1,52 @@
+import { readdirSync, readFileSync } from "node:fs";
+import type { Family } from "./family.ts";
+import { counter, gauge } from "./family.ts";
+
+/** The process, under the names that all Prometheus clients use. */
+export function processFamilies(): Family[] {
+  const { rss, heapTotal, heapUsed, external } = process.memoryUsage();
+  const { user, system } = process.cpuUsage();
+  const families = [
+    gauge("process_resident_memory_bytes", "Resident memory.", rss),
+    gauge(
+      "process_start_time_seconds",
+      "When the process started, since 1970.",
+      performance.timeOrigin / 1000,
+    ),
+    counter("process_cpu_seconds_total", "Processor time, of user and system.", (user + system) / 1e6),
+    gauge("nodejs_heap_size_total_bytes", "Heap of JavaScript, as reserved.", heapTotal),
+    gauge("nodejs_heap_size_used_bytes", "Heap of JavaScript, as used.", heapUsed),
+    gauge("nodejs_external_memory_bytes", "Memory outside the heap that belongs to its objects.", external),
+  ];
+  const descriptors = descriptorsOf();
+  if (descriptors === undefined) return families;
+  return [
+    ...families,
+    gauge("process_open_fds", "File descriptors that are open. Linux only.", descriptors.open),
+    gauge("process_max_fds", "File descriptors that may be open. Linux only.", descriptors.most),
+  ];
+}
+
+/** Read once: when none are left, nothing can be read. */
+const mostDescriptors = mostFds();
+
+/** How many file descriptors there are and may be; undefined where the system does not tell (not Linux). */
+function descriptorsOf(): { open: number; most: number } | undefined {
+  try {
+    // One is that of the directory itself.
+    const open = readdirSync("/proc/self/fd").length - 1;
+    return { open, most: mostDescriptors };
+  } catch (error) {
+    const none = (error as NodeJS.ErrnoException).code === "EMFILE";
+    return none ? { open: mostDescriptors, most: mostDescriptors } : undefined;
+  }
+}
+
+function mostFds(): number {
+  try {
+    const [, most] = /^Max open files\s+(\S+)/m.exec(readFileSync("/proc/self/limits", "utf8")) ?? [];
+    return most === "unlimited" ? Number.POSITIVE_INFINITY : Number(most);
+  } catch {
+    return Number.NaN;
+  }
+}
