@@ -7,6 +7,7 @@ export { GuestMemory, type MemoryWindow } from "./memory/guest-memory.ts";
 export { heapRegion } from "./memory/heap-memory.ts";
 export { mappedRegion } from "./memory/mapped-memory.ts";
 export type { GuestAnnouncement, HostAnnouncement } from "./name-service.ts";
+export { sendDatagram } from "./posix/datagram.ts";
 export { errnoName } from "./posix/errno.ts";
 export { Poller } from "./posix/poller.ts";
 export { createMemory } from "./posix/shared-memory.ts";

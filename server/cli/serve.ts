@@ -7,6 +7,7 @@ import { parseListen } from "../config/flags.ts";
 import type { ServeFlags } from "../config/load-config.ts";
 import { loadConfig } from "../config/load-config.ts";
 import { httpUrl } from "../http-url.ts";
+import { ServiceManager } from "../service-manager.ts";
 import { CommandError } from "./command-error.ts";
 import { stopSignal } from "./signals.ts";
 
@@ -17,6 +18,7 @@ export async function serve(flags: ServeFlags & { auth: boolean }): Promise<void
   // Standard output belongs to the line that says "listening".
   const log = pino({ level: config.logLevel, base: null }, pino.destination(2));
   const stopped = stopSignal();
+  const manager = await ServiceManager.of(process.env, log);
   const bridge = new Bridge(config, log);
   const app = buildApp(bridge);
   try {
@@ -35,11 +37,14 @@ export async function serve(flags: ServeFlags & { auth: boolean }): Promise<void
     log.warn({ event: "no-access-control", listen: config.listen });
   }
   process.stdout.write(`${JSON.stringify({ event: "listening", url })}\n`);
+  manager.ready(url);
 
   const signal = await stopped;
   log.info({ event: "stopping", signal });
+  manager.stopping();
   await bridge.drain();
   await app.close();
+  manager.close();
   log.info({ event: "stopped" });
 }
 
