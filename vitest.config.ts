@@ -3,9 +3,35 @@ import { RequiredSuites } from "./test/support/required-suites.ts";
 
 const ci = process.env["CI"] === "true";
 
+/** What guests behind a socket do to their clients is the same when their attachment has a process of its own. */
+const isolated = [
+  "announce-end",
+  "announce-service",
+  "channel-attachment",
+  "channel-drain",
+  "channel-to-guest",
+  "json-resets",
+  "json-results",
+  "json-states",
+  "mux-resets",
+  "rest-messages",
+  "session-resume",
+  "sharing-local",
+];
+
 export default defineConfig({
   test: {
-    include: ["test/**/*.test.ts"],
+    projects: [
+      { extends: true, test: { name: "all", include: ["test/**/*.test.ts"] } },
+      {
+        extends: true,
+        test: {
+          name: "isolated",
+          include: isolated.map((suite) => `test/server/${suite}.test.ts`),
+          env: { RPMSG_TEST_ISOLATION: "process" },
+        },
+      },
+    ],
     // A process a file: tests share no poller, no descriptors and no signal handlers, and a crash names its file.
     pool: "forks",
     testTimeout: 20_000,

@@ -37,6 +37,12 @@ export interface RunningRings {
   failed(queue: number, error: GuestError): void;
 }
 
+/** The part of a device that a transport uses. */
+export type TransportDevice = Pick<RpmsgDevice, "start" | "kicked" | "stop" | "reset" | "rescan">;
+
+/** Where both queues stood at a stop. */
+export type StoppedAt = readonly [response: QueuePosition, request: QueuePosition];
+
 /** detached: no driver; suspended: a driver whose queues are stopped, perhaps for a pause; attached: it runs. */
 export type DeviceState = "detached" | "suspended" | "attached";
 
@@ -91,7 +97,7 @@ export interface DeviceSnapshot {
   readonly generation: number;
   readonly state: DeviceState;
   readonly used: boolean;
-  readonly stoppedAt: readonly [response: QueuePosition, request: QueuePosition] | undefined;
+  readonly stoppedAt: StoppedAt | undefined;
   readonly brokenQueues: number;
   readonly nameServiceCounters: Readonly<Record<"off" | "malformed" | "limit" | "ignored", number>>;
   readonly addresses: AddressCursor;
@@ -126,7 +132,7 @@ export class RpmsgDevice {
   /** A driver was attached in this generation: its end is a reset. */
   #used = false;
   /** Where the queues stood at the last stop. */
-  #stoppedAt: readonly [response: QueuePosition, request: QueuePosition] | undefined;
+  #stoppedAt: StoppedAt | undefined;
   /** Set from `pause` to `resume`, and the kicks that came meanwhile. */
   #paused: RunningRings | undefined;
   readonly #missedKicks = new Set<number>();
@@ -266,7 +272,7 @@ export class RpmsgDevice {
    * Messages go out after the first kick of the response queue: the driver posts its buffers before it listens.
    */
   start(rings: RunningRings): void {
-    if (!this.#goesOn && !this.#isResume(rings)) this.reset();
+    if (!this.#goesOn && !isResume(this.#stoppedAt, rings)) this.reset();
     this.#goesOn = false;
     this.#rings = rings;
     this.#used = true;
@@ -295,7 +301,7 @@ export class RpmsgDevice {
    * The driver's queues stop: takes what is queued, publishes, and touches guest memory no more.
    * @returns where the queues stand, undefined when they did not run
    */
-  stop(): readonly [response: QueuePosition, request: QueuePosition] | undefined {
+  stop(): StoppedAt | undefined {
     const rings = this.#halt();
     if (rings === undefined) return undefined;
     this.#stoppedAt = [rings.response.position, rings.request.position];
@@ -474,21 +480,22 @@ export class RpmsgDevice {
     this.#events.onError?.(queue, error);
   }
 
-  #isResume(rings: RunningRings): boolean {
-    if (this.#stoppedAt === undefined) return false;
-    const [response, request] = this.#stoppedAt;
-    return (
-      samePosition(response, rings.response.position) &&
-      samePosition(request, rings.request.position) &&
-      (response.base !== 0 || request.base !== 0)
-    );
-  }
-
   #setState(state: DeviceState): void {
     if (this.#state === state) return;
     this.#state = state;
     this.#events.onState?.(state);
   }
+}
+
+/** Whether queues that start go on where they stopped: the driver had only been paused. */
+export function isResume(stoppedAt: StoppedAt | undefined, rings: RunningRings): boolean {
+  if (stoppedAt === undefined) return false;
+  const [response, request] = stoppedAt;
+  return (
+    samePosition(response, rings.response.position) &&
+    samePosition(request, rings.request.position) &&
+    (response.base !== 0 || request.base !== 0)
+  );
 }
 
 function samePosition(a: QueuePosition, b: QueuePosition): boolean {

@@ -11,15 +11,18 @@ export { sendDatagram } from "./posix/datagram.ts";
 export { errnoName } from "./posix/errno.ts";
 export { Poller } from "./posix/poller.ts";
 export { createMemory } from "./posix/shared-memory.ts";
-export { closeFd } from "./posix/unix-socket.ts";
+export { closeFd, listenUnix, socketPair } from "./posix/unix-socket.ts";
+export { relayConnection } from "./relay/relay-connection.ts";
 export type { SendQueue, Target } from "./send-queue.ts";
 export { VhostUserBackend } from "./vhost-user/backend.ts";
+export { VhostUserConnection, type VhostUserMessage } from "./vhost-user/connection.ts";
 export { VhostUserFrontend } from "./vhost-user/frontend.ts";
 export { bits, feature, featureNames, hasBit } from "./vhost-user/messages.ts";
-export { openTransport } from "./vhost-user/transport.ts";
+export { openTransport, type Serve } from "./vhost-user/transport.ts";
 export { DeviceQueue } from "./virtqueue/device-queue.ts";
 export { DriverQueue } from "./virtqueue/driver-queue.ts";
 export { type RingAddresses, ringSizes } from "./virtqueue/layout.ts";
+export type { DeviceConfig } from "./wire/device-config.ts";
 export { ADDRESS_ANY, HEADER_SIZE, NAME_SERVICE_ADDRESS } from "./wire/header.ts";
 export {
   decodeNameService,

@@ -28,6 +28,8 @@ const VhostUserGuest = z.strictObject({
   mode: z.enum(["listen", "connect"]).default("listen"),
   /** `linux-bufsz` offers the buffer sizes of Linux 2026 (F_BUFSZ); their bits mean other things elsewhere. */
   dialect: z.enum(["linux", "linux-bufsz"]).default("linux"),
+  /** `process` keeps the frontend's connection and the guest's memory in a process of their own. */
+  isolation: z.enum(["none", "process"]).default("none"),
 });
 
 export const GuestConfig = z.discriminatedUnion("kind", [EmulatedGuest, VhostUserGuest]);

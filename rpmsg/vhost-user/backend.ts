@@ -1,4 +1,4 @@
-import type { RpmsgDevice } from "../device.ts";
+import type { TransportDevice } from "../device.ts";
 import { RPMSG_F_BUFSZ, RPMSG_F_NS } from "../device.ts";
 import { FrontendError } from "../errors.ts";
 import type { Poller } from "../posix/poller.ts";
@@ -91,7 +91,7 @@ export class VhostUserBackend {
   constructor(
     from: number | BackendSnapshot,
     poller: Poller,
-    device: RpmsgDevice,
+    device: TransportDevice,
     events: BackendEvents,
     options: BackendOptions = {},
   ) {
@@ -131,7 +131,7 @@ export class VhostUserBackend {
     this.#connection.close();
   }
 
-  /** Takes no more of the frontend's messages until `resume`. The device is paused by its owner. */
+  /** Takes no more of the frontend's messages until `resume`. Where the device is to pause, its owner pauses it. */
   pause(): void {
     this.#connection.pause();
   }

@@ -87,7 +87,7 @@ export class VhostUserConnection {
     }
   }
 
-  /** Reads and writes nothing until `resume`. */
+  /** Reads and writes nothing until `resume`. May be called from within `onMessage`. */
   pause(): void {
     if (this.#closed || this.#paused) return;
     this.#paused = true;
@@ -118,7 +118,7 @@ export class VhostUserConnection {
     header.setUint32(4, flags | VERSION, true);
     header.setUint32(8, payload.length, true);
     bytes.set(payload, MESSAGE_HEADER_SIZE);
-    if (this.#unsentBytes > 0 && fds.length === 0) {
+    if ((this.#unsentBytes > 0 || this.#paused) && fds.length === 0) {
       this.#keep(bytes);
       return;
     }
@@ -181,7 +181,7 @@ export class VhostUserConnection {
         const wanted = this.#wanted();
         if (wanted === 0) {
           this.#deliver();
-          if (this.#closed) return;
+          if (this.#closed || this.#paused) return;
           continue;
         }
         // Exactly what belongs to this message, so that descriptors of the next one do not come along.

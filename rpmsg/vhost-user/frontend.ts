@@ -1,6 +1,6 @@
 import { FrontendError, SystemError } from "../errors.ts";
 import { errnoName } from "../posix/errno.ts";
-import { createEventfd, signalEventfd } from "../posix/eventfd.ts";
+import { createEventfd, drainEventfd, signalEventfd } from "../posix/eventfd.ts";
 import type { Poller } from "../posix/poller.ts";
 import { closeFd } from "../posix/unix-socket.ts";
 import type { RingAddresses } from "../virtqueue/layout.ts";
@@ -56,9 +56,10 @@ export class VhostUserFrontend {
   readonly #connection: VhostUserConnection;
   readonly #poller: Poller;
   readonly #events: FrontendEvents;
-  readonly #setup: FrontendSetup;
+  #setup: FrontendSetup;
   #waiting: { id: number; resolve: (payload: DataView) => void; reject: (error: Error) => void } | undefined;
   #protocolFeatures = 0n;
+  #offered = 0n;
   #features = 0n;
   readonly #kicks: number[] = [];
   readonly #calls: number[] = [];
@@ -92,7 +93,16 @@ export class VhostUserFrontend {
       await this.#tell(request.SET_PROTOCOL_FEATURES, u64Payload(this.#protocolFeatures));
     }
     await this.#tell(request.SET_OWNER, new Uint8Array());
-    this.#features = offered & (this.#setup.features | bits(feature.PROTOCOL_FEATURES));
+    this.#offered = offered;
+    this.change(this.#setup);
+  }
+
+  /** Other features, memory and rings, for a device that does not run: those of the next start. */
+  change(setup: FrontendSetup): void {
+    this.#setup = setup;
+    this.#features = this.#offered & (setup.features | bits(feature.PROTOCOL_FEATURES));
+    // A kick for the rings of before is none for these.
+    for (const kick of this.#kicks) drainEventfd(kick);
   }
 
   /**
@@ -135,6 +145,14 @@ export class VhostUserFrontend {
       bases.push((await this.#ask(request.GET_VRING_BASE, statePayload(i, 0))).getUint32(4, true));
     }
     return bases;
+  }
+
+  /**
+   * Resets the device (RESET_DEVICE).
+   * @throws FrontendError the backend cannot
+   */
+  async reset(): Promise<void> {
+    await this.#tell(request.RESET_DEVICE, new Uint8Array());
   }
 
   /** Kicks the device. */

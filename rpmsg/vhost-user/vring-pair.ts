@@ -1,4 +1,4 @@
-import type { RpmsgDevice } from "../device.ts";
+import type { TransportDevice } from "../device.ts";
 import { REQUEST_QUEUE, RESPONSE_QUEUE, RPMSG_F_NS } from "../device.ts";
 import { FrontendError, SystemError } from "../errors.ts";
 import { errnoName } from "../posix/errno.ts";
@@ -29,7 +29,7 @@ export class VringPair {
   /** Device feature bits that the frontend set. */
   features = 0n;
 
-  readonly #device: RpmsgDevice;
+  readonly #device: TransportDevice;
   readonly #memory = new MemoryTable();
   readonly #vrings: readonly [response: Vring, request: Vring];
   #running = false;
@@ -38,7 +38,7 @@ export class VringPair {
   /** The device ran where the state is from: it does so again from `goOn` on. */
   #wasRunning = false;
 
-  constructor(poller: Poller, device: RpmsgDevice) {
+  constructor(poller: Poller, device: TransportDevice) {
     this.#device = device;
     this.#vrings = [
       new Vring(poller, () => this.#kicked(RESPONSE_QUEUE)),

@@ -55,6 +55,7 @@ export class DeviceQueue {
   segmentCount = 0;
 
   readonly size: number;
+  readonly #setup: RingSetup;
   readonly #memory: GuestMemory;
   readonly #mask: number;
   readonly #indirect: boolean;
@@ -81,6 +82,7 @@ export class DeviceQueue {
    */
   constructor(setup: RingSetup, base: number) {
     this.#ring = mapRing(setup);
+    this.#setup = setup;
     this.#memory = setup.memory;
     this.size = setup.size;
     this.#mask = setup.size - 1;
@@ -136,6 +138,21 @@ export class DeviceQueue {
     this.#walk(ring.descriptors, ring.descriptorBase, head);
     this.#current = true;
     return true;
+  }
+
+  /**
+   * A second view of the ring, `count` chains further on: it looks at what the driver has made available before its turn
+   * comes. It only peeks and skips, and it may ask for kicks in place of this one.
+   */
+  lookAhead(count: number): DeviceQueue {
+    return new DeviceQueue(this.#setup, this.#nextAvailable + count);
+  }
+
+  /** Goes on to the chain behind the current one, which stays the driver's to give and ours to complete elsewhere. */
+  skip(): void {
+    if (!this.#current) throw new RangeError("no chain");
+    this.#current = false;
+    this.#nextAvailable = (this.#nextAvailable + 1) & 0xffff;
   }
 
   /**

@@ -83,6 +83,21 @@ export class DriverQueue {
   }
 
   /**
+   * As `add`, with the descriptor that the caller names: for one who keeps the books of all of them. A queue is filled
+   * either with this or with the others.
+   * @returns false when that descriptor is out
+   */
+  addAt(head: number, address: number, length: number, writable: boolean): boolean {
+    if (head >= this.size || this.#chainLength[head] !== 0) return false;
+    this.free--;
+    this.#describe(head, address, length, writable ? WRITE : 0, 0);
+    this.#chainLength[head] = 1;
+    this.#writable[head] = writable ? length : 0;
+    this.#offer(head);
+    return true;
+  }
+
+  /**
    * Puts a chain in the ring: readable buffers first, then writable ones.
    * @returns its head, -1 when too few descriptors are free
    */

@@ -26,7 +26,7 @@ Examples:
 
 A guest is NAME=KIND[:PATH][,key=value...], KIND one of:
   emulated[:FILE]  in this process, with the services that FILE exports; profile=linux|openamp|rpmsg-lite
-  vhost-user:PATH  behind a Unix socket; mode=listen|connect, dialect=linux|linux-bufsz`;
+  vhost-user:PATH  behind a Unix socket; mode=listen|connect, dialect=linux|linux-bufsz, isolation=none|process`;
 
 const GUEST_EXAMPLES = `
 Examples:

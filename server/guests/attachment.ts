@@ -1,17 +1,12 @@
 import type {
+  CodedError,
   DeviceState,
   Endpoint,
   GuestAnnouncement,
   GuestError,
   HostAnnouncement,
 } from "../../rpmsg/index.ts";
-import {
-  CodedError,
-  NAME_SERVICE_ADDRESS,
-  RESPONSE_QUEUE,
-  RpmsgDevice,
-  RpmsgError,
-} from "../../rpmsg/index.ts";
+import { NAME_SERVICE_ADDRESS, RESPONSE_QUEUE, RpmsgDevice, RpmsgError } from "../../rpmsg/index.ts";
 import type { EndpointDeclaration, Guest, GuestState, Limits } from "../../schemas/index.ts";
 import type { BurstLog } from "../burst-log.ts";
 import type { EndpointPort } from "../endpoint-port.ts";
@@ -52,6 +47,8 @@ export class Attachment {
   readonly counts = new GuestCounts();
   /** Requests and connections of the frontend that were refused. */
   frontendErrors = 0;
+  /** Queues that an isolated guest broke: the device sees only the relay's. */
+  #brokenElsewhere = 0;
   readonly #events: GuestEvents;
   readonly #limits: Limits;
   /** What the guest announced, and the endpoints that it is, or is the other half of. */
@@ -98,6 +95,7 @@ export class Attachment {
   }
 
   describe(): Guest {
+    const { counters } = this.device;
     return {
       name: this.name,
       kind: this.#link?.kind ?? "unknown",
@@ -106,7 +104,11 @@ export class Attachment {
       features: this.#link?.features ?? null,
       queues: this.#link?.queues ?? null,
       mtu: this.device.mtu,
-      counters: { ...this.device.counters, frontendErrors: this.frontendErrors },
+      counters: {
+        ...counters,
+        brokenQueues: counters.brokenQueues + this.#brokenElsewhere,
+        frontendErrors: this.frontendErrors,
+      },
     };
   }
 
@@ -231,6 +233,12 @@ export class Attachment {
     for (const endpoint of this.#endpoints()) endpoint.changed();
   }
 
+  /** The guest broke a queue in the process that has its memory. */
+  queueBroken(queue: number, code: GuestError["code"], reason: string, count: number): void {
+    this.#brokenElsewhere += count;
+    this.#reportBroken(queue, code, reason, count);
+  }
+
   /** Something of an endpoint is not what it was. */
   changed(endpoint: AttachedEndpoint): void {
     this.#events.onChanged(endpoint);
@@ -241,10 +249,10 @@ export class Attachment {
     return ++this.#serial;
   }
 
-  /** A request or a connection of the frontend was refused. */
-  frontendRefused(error: unknown): void {
-    this.frontendErrors++;
-    this.counts.rejected.frontend.add(error instanceof CodedError ? error.code : "internal");
+  /** Requests or connections of the frontend were refused. */
+  frontendRefused(code: CodedError["code"] | "internal", count = 1): void {
+    this.frontendErrors += count;
+    this.counts.rejected.frontend.add(code, count);
   }
 
   #endpoints(): Set<AttachedEndpoint> {
@@ -367,9 +375,13 @@ export class Attachment {
   }
 
   #broken(queue: number, error: GuestError): void {
+    this.#reportBroken(queue, error.code, error.message, 1);
+  }
+
+  #reportBroken(queue: number, code: GuestError["code"], reason: string, count: number): void {
     const name = queue === RESPONSE_QUEUE ? "response" : "request";
-    this.counts.rejected.queue.add(error.code);
-    this.log.warn("queue-broken", { queue: name, code: error.code, reason: error.message });
+    this.counts.rejected.queue.add(code, count);
+    this.log.warn("queue-broken", { queue: name, code, reason });
   }
 }
 

@@ -1,6 +1,9 @@
+import type { GuestError } from "../../rpmsg/index.ts";
 import { CodedError, featureNames, openTransport, Poller, VhostUserBackend } from "../../rpmsg/index.ts";
 import type { GuestConfig } from "../../schemas/index.ts";
 import type { Attachment, GuestLink } from "./attachment.ts";
+import { IsolatedTransport } from "./isolated-transport.ts";
+import type { Report } from "./isolation-control.ts";
 
 type VhostUserConfig = Extract<GuestConfig, { kind: "vhost-user" }>;
 
@@ -14,28 +17,31 @@ const BUFFER_SIZES = { txBufferSize: 512, rxBufferSize: 512 };
  */
 export function vhostUserLink(config: VhostUserConfig, attachment: Attachment): GuestLink {
   const { log, device } = attachment;
+  const bufferSizes = config.dialect === "linux-bufsz" ? BUFFER_SIZES : undefined;
   const report = (event: string) => (error: unknown) => {
-    const code = error instanceof CodedError ? error.code : "internal";
-    log.warn(event, { code, reason: error instanceof Error ? error.message : String(error) });
+    log.warn(event, { code: codeOf(error), reason: error instanceof Error ? error.message : String(error) });
   };
   const poller = new Poller({ onError: report("poller-error") });
   let backend: VhostUserBackend | undefined;
+  /** Of an isolated guest; those of the backend are the relay's. */
+  let guestQueues: { response: number; request: number } | null = null;
 
   const serve = (fd: number, closed: () => void): VhostUserBackend => {
-    const options = config.dialect === "linux-bufsz" ? { bufferSizes: BUFFER_SIZES } : {};
+    const options = bufferSizes === undefined ? {} : { bufferSizes };
     const refused = report("frontend-refused");
     const events = {
       onRefused(error: Error) {
-        attachment.frontendRefused(error);
+        attachment.frontendRefused(codeOf(error));
         refused(error);
       },
       onClose(error: Error | undefined) {
         backend = undefined;
+        guestQueues = null;
         attachment.stateChanged();
         if (error === undefined) {
           log.info("frontend-gone", {});
         } else {
-          attachment.frontendRefused(error);
+          attachment.frontendRefused(codeOf(error));
           report("frontend-closed")(error);
         }
         closed();
@@ -46,7 +52,19 @@ export function vhostUserLink(config: VhostUserConfig, attachment: Attachment): 
     log.info("frontend-connected", {});
     return backend;
   };
-  const transport = openTransport(config.mode, config.path, poller, serve, report("transport-error"));
+  const isolated = () =>
+    new IsolatedTransport(config, bufferSizes, poller, serve, {
+      onRings(sizes) {
+        guestQueues = sizes;
+      },
+      onReport: (each) => reported(attachment, each),
+      onExited: (how) => log.warn("guest-process-exited", how),
+      onError: report("transport-error"),
+    });
+  const transport =
+    config.isolation === "process"
+      ? withPoller(poller, isolated)
+      : openTransport(config.mode, config.path, poller, serve, report("transport-error"));
 
   return {
     kind: "vhost-user",
@@ -57,9 +75,46 @@ export function vhostUserLink(config: VhostUserConfig, attachment: Attachment): 
       return backend === undefined ? null : featureNames(backend.features);
     },
     get queues() {
+      if (guestQueues !== null) return guestQueues;
       const [response, request] = backend?.queueSizes ?? [0, 0];
       return response === 0 && request === 0 ? null : { response, request };
     },
     close: () => transport.close(),
   };
+}
+
+/** Events of the log for what the process of an isolated guest reports, as they are named without isolation. */
+const REPORTED = {
+  refused: "frontend-refused",
+  closed: "frontend-closed",
+  transport: "transport-error",
+} as const;
+
+function reported(attachment: Attachment, { event, code, reason, queue, count }: Report): void {
+  if (event === "broken") {
+    attachment.queueBroken(queue ?? 0, code as GuestError["code"], reason, count);
+    return;
+  }
+  if (event !== "transport") attachment.frontendRefused(code, count);
+  attachment.log.warn(REPORTED[event], { code, reason });
+}
+
+function codeOf(error: unknown): CodedError["code"] | "internal" {
+  return error instanceof CodedError ? error.code : "internal";
+}
+
+/** An open poller keeps the process alive: it is closed with its transport, and where there is none in the end. */
+function withPoller(poller: Poller, open: () => { close(): void }): { close(): void } {
+  try {
+    const transport = open();
+    return {
+      close() {
+        transport.close();
+        poller.close();
+      },
+    };
+  } catch (error) {
+    poller.close();
+    throw error;
+  }
 }

@@ -131,7 +131,7 @@ test("a withdrawal ends the clients of that endpoint with 4002, and only those",
 
 test("a pause keeps clients, addresses and endpoints, and what was sent meanwhile arrives in order", async () => {
   // Far shorter than the pause could be: the time does not count.
-  const running = await vhostBridge({ limits: { sendTimeout: 50 } }, RAW);
+  const running = await vhostBridge({ limits: { sendTimeout: 1000 } }, RAW);
   const { vm } = await running.attach();
   await running.endpoint("sink");
   await running.endpoint("rpmsg-raw", (each) => each.state === "connected");
@@ -148,7 +148,7 @@ test("a pause keeps clients, addresses and endpoints, and what was sent meanwhil
       (await running.endpoint("echo")).counters.accepted === 300 * (round + 1) ? true : undefined;
     await eventually("the bridge has them", sent);
     // Longer than a message may wait.
-    const until = performance.now() + 100;
+    const until = performance.now() + 1100;
     await eventually("time", () => (performance.now() > until ? true : undefined));
     expect(clients.map((client) => client.received)).toEqual([0, 0]);
     await vm.resume();

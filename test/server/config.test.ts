@@ -95,7 +95,14 @@ describe("flags go before the environment, that before the file, that before def
     const guests = "guests:\n  a: { kind: emulated, profile: openamp, endpoints: [{ name: x }] }\n";
     expect(load(guests, { guest: ["b=vhost-user:/run/b.sock,mode=connect"] }).guests).toEqual({
       a: { kind: "emulated", profile: "openamp", endpoints: [{ name: "x", ns: "down" }] },
-      b: { kind: "vhost-user", path: "/run/b.sock", mode: "connect", dialect: "linux", endpoints: [] },
+      b: {
+        kind: "vhost-user",
+        path: "/run/b.sock",
+        mode: "connect",
+        dialect: "linux",
+        isolation: "none",
+        endpoints: [],
+      },
     });
     expect(load(guests, { guest: ["a=emulated"] }).guests).toEqual({
       a: { kind: "emulated", endpoints: [] },
@@ -148,6 +155,8 @@ describe("a mistake names its key", () => {
     [`guests: { a: { kind: vhost-user, path: ${"x".repeat(108)} } }`, "guests.a.path"],
     ["guests: { a: { kind: vhost-user, path: /x, mode: wait } }", "guests.a.mode"],
     ["guests: { a: { kind: vhost-user, path: /x, dialect: qnx } }", "guests.a.dialect"],
+    ["guests: { a: { kind: vhost-user, path: /x, isolation: yes } }", "guests.a.isolation"],
+    ["guests: { a: { kind: emulated, isolation: process } }", "guests.a.isolation"],
     ["guests: { a: { kind: emulated, endpoints: x } }", "guests.a.endpoints"],
     ["guests: { a: { kind: emulated, endpoints: [x] } }", "guests.a.endpoints.0"],
     ["guests: { a: { kind: emulated, endpoints: [{ name: '' }] } }", "guests.a.endpoints.0.name"],

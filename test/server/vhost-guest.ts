@@ -12,6 +12,9 @@ import { testBridge, testDirectory } from "./support.ts";
 
 type VhostUserConfig = Extract<NonNullable<ConfigInput["guests"]>[string], { kind: "vhost-user" }>;
 
+/** Suites of guests behind a socket run twice: with the attachment in the bridge, and in a process of its own. */
+const isolation: "none" | "process" = process.env["RPMSG_TEST_ISOLATION"] === "process" ? "process" : "none";
+
 /** A bridge with the guest `vm`, which waits for its frontend. */
 export interface VhostBridge extends RunningBridge {
   /** Attaches an emulated guest in this process; it is gone at the end of the test. */
@@ -31,7 +34,7 @@ export async function vhostBridge(
   onLog?: (line: LogLine) => void,
 ): Promise<VhostBridge> {
   const path = join(testDirectory(), "vm.sock");
-  const config = { kind: "vhost-user" as const, path, endpoints: [], ...guest };
+  const config = { kind: "vhost-user" as const, path, isolation, endpoints: [], ...guest };
   const running = await testBridge({ ...input, guests: { vm: config } }, onLog);
   return { ...running, attach: (options) => attachGuest(path, options) };
 }
