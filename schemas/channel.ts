@@ -12,6 +12,7 @@ export const muxProtocol = "rpmsg.v1.mux";
 export const closeCode = {
   drain: 1001,
   unsupported: 1003,
+  policy: 1008,
   tooBig: 1009,
   internal: 1011,
   restart: 1012,

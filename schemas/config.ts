@@ -1,4 +1,5 @@
 import { z } from "zod";
+import { TokenList } from "./access.ts";
 import { EndpointDeclaration } from "./declaration.ts";
 import { bytesOf, GuestName } from "./identity.ts";
 
@@ -77,10 +78,32 @@ const TrustedProxy = z.union([z.literal(["loopback", "unix"]), z.ipv4(), z.ipv6(
   error: 'want an address, a network as 10.0.0.0/8, "loopback" or "unix"',
 });
 
+const Path = z.string().min(1);
+
+const Tls = z.strictObject({
+  /** Files in PEM: the certificate with those between it and its authority, and its key. */
+  cert: Path,
+  key: Path,
+  /** Authorities of which every client must have a certificate. */
+  clientCa: Path.optional(),
+});
+export type Tls = z.infer<typeof Tls>;
+
 /** The configuration, as the file has it; flags and environment are merged into it before it is checked. */
 export const Config = z.strictObject({
   /** `HOST:PORT`, `[IPV6]:PORT` or `unix:PATH`; port 0 picks a free one. */
   listen: z.string().default("127.0.0.1:8080"),
+  /** Permissions of a Unix socket, in octal digits. */
+  socketMode: z
+    .string()
+    .regex(/^0?[0-7]{3}$/, 'want octal digits in quotes, such as "0660"')
+    .optional(),
+  tls: Tls.optional(),
+  /** Who may connect: tokens: whoever has one of `tokens`; without any, everybody on this machine; none: everybody. */
+  auth: z.enum(["tokens", "none"]).default("tokens"),
+  tokens: TokenList.default([]),
+  /** Nothing is sent to a guest, and nothing declared. */
+  readOnly: z.boolean().default(false),
   /** Names besides `localhost` and addresses under which the bridge may be reached. */
   hosts: z
     .array(

@@ -13,8 +13,12 @@ export const errorAdvice = {
   // Who asks.
   "host-unknown": "Use localhost or an address, or add the name to `hosts` of the configuration.",
   "origin-forbidden": "Add the page's origin to `origins` of the configuration.",
+  unauthorized:
+    "Show a token of the bridge, as `Authorization: Bearer TOKEN`; a ticket is good once, for 30 seconds.",
   forbidden:
-    "Send to the channel's peer, or to an address that has sent to this channel; 53 is never allowed.",
+    "Send to the channel's peer, or to an address that has sent to this channel; 53 is never allowed. For all else use " +
+    "a token that has the right.",
+  "read-only": "The bridge was started read-only: it sends nothing to guests.",
   // Which guest and endpoint.
   "guest-unknown": "Look the guest's name up in /api/v1/guests.",
   "endpoint-unknown": "Look the endpoint's path up in /api/v1/endpoints.",

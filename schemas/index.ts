@@ -1,4 +1,5 @@
 /** The contract with the outside. */
+export { type Right, rights, Session, Ticket, type TokenConfig } from "./access.ts";
 export {
   type ChannelProtocol,
   channelProtocols,
@@ -11,7 +12,7 @@ export {
   Share,
   SlowPolicy,
 } from "./channel.ts";
-export { Config, type ConfigInput, type GuestConfig, type Limits } from "./config.ts";
+export { Config, type ConfigInput, type GuestConfig, type Limits, type Tls } from "./config.ts";
 export { EndpointDeclaration, type NameServiceMode } from "./declaration.ts";
 export { type ErrorCode, errorAdvice, errorCodes } from "./errors.ts";
 export { type EventData, type EventName, events } from "./events.ts";

@@ -1,5 +1,6 @@
 import type { IncomingMessage } from "node:http";
 import { ServerResponse } from "node:http";
+import type { ServerOptions as SecureOptions } from "node:https";
 import type { Socket } from "node:net";
 import type { Duplex } from "node:stream";
 import type {
@@ -11,9 +12,13 @@ import type {
 } from "fastify";
 import fastify from "fastify";
 import type { z } from "zod";
-import { checkAccess } from "./access.ts";
+import { crossOrigin } from "./access/cors.ts";
+import { checkAccess } from "./access/origin.ts";
+import type { Permit } from "./access/permit.ts";
+import { View } from "./access/view.ts";
 import type { Bridge } from "./bridge.ts";
 import { HttpProblem, PROBLEM_TYPE } from "./problem.ts";
+import { credentialRoutes } from "./routes/credentials.ts";
 import { addDocuments } from "./routes/documents.ts";
 import { eventRoutes } from "./routes/events.ts";
 import { healthRoutes } from "./routes/health.ts";
@@ -29,17 +34,37 @@ const BODY_LIMIT = 128 * 1024;
 const HEADERS_TIMEOUT = 10_000;
 const REQUEST_TIMEOUT = 30_000;
 
-/** Makes the HTTP application of a bridge. It does not listen: whoever made it does. */
-export function buildApp(bridge: Bridge): FastifyInstance {
+declare module "fastify" {
+  interface FastifyRequest {
+    /** What the client may do. */
+    permit: Permit;
+    /** The bridge, as the client sees it. */
+    view: View;
+  }
+
+  interface FastifyContextConfig {
+    /** Nobody needs a token for it: it tells nothing of guests. */
+    public?: boolean;
+  }
+}
+
+/**
+ * Makes the HTTP application of a bridge. It does not listen: whoever made it does.
+ * @param tls what it needs to speak TLS; without it it does not
+ */
+export function buildApp(bridge: Bridge, tls?: SecureOptions): FastifyInstance {
   const { counts } = bridge;
   const refuse = (problem: HttpProblem, reply: FastifyReply): FastifyReply => {
     counts.rejected.http.add(problem.code);
     return answer(problem, reply);
   };
+  const http = { headersTimeout: HEADERS_TIMEOUT };
   const app = fastify({
     bodyLimit: BODY_LIMIT,
     requestTimeout: REQUEST_TIMEOUT,
-    http: { headersTimeout: HEADERS_TIMEOUT },
+    http,
+    // To what is here the two kinds of servers are the same.
+    ...((tls && { https: { ...http, ...tls } }) as object),
     // No connection holds up a stop. "idle" would leave those on which no request has come yet.
     forceCloseConnections: true,
     routerOptions: { ignoreTrailingSlash: true },
@@ -53,7 +78,7 @@ export function buildApp(bridge: Bridge): FastifyInstance {
   app.setValidatorCompiler(validator);
   // What the schemas of answers say holds by construction.
   app.setSerializerCompiler(() => (data) => JSON.stringify(data));
-  app.addHook("onRequest", async ({ raw }) => checkAccess(raw.headers, bridge.config, bridge.peers.of(raw)));
+  guard(app, bridge);
   app.setErrorHandler((error: FastifyError | HttpProblem, _request, reply) => {
     const problem = toProblem(error);
     if (problem.code === "internal") bridge.report(error);
@@ -76,12 +101,30 @@ export function buildApp(bridge: Bridge): FastifyInstance {
   return app;
 }
 
+/** Lets requests in, or not, before anything is read of them but their heads. */
+function guard(app: FastifyInstance, bridge: Bridge): void {
+  const { origins } = bridge.config;
+  app.decorateRequest("permit");
+  app.decorateRequest("view");
+  app.addHook("onRequest", async (request, reply) => {
+    checkAccess(request.headers, bridge.config, bridge.peers.of(request.raw));
+    // On the answer itself, so that those have them too that the routes write by themselves.
+    const { fields, preflight } = crossOrigin(request.raw, origins);
+    for (const [name, value] of Object.entries(fields)) reply.raw.setHeader(name, value);
+    if (preflight) return reply.code(204).send();
+    if (request.routeOptions.config.public === true) return;
+    request.permit = bridge.gate.admit(request.headers);
+    request.view = new View(bridge, request.permit);
+  });
+}
+
 /** Everything below `/api/v1`. */
 function apiRoutes(bridge: Bridge): FastifyPluginAsync {
   return async (app) => {
     await app.register(resourceRoutes(bridge));
     await app.register(messageRoutes(bridge));
     await app.register(eventRoutes(bridge));
+    await app.register(credentialRoutes(bridge));
   };
 }
 
@@ -113,7 +156,7 @@ function answerPlainly(app: FastifyInstance, request: IncomingMessage, stream: D
 function answer(problem: HttpProblem, reply: FastifyReply): FastifyReply {
   // RFC 9110, 15.5.22: a 426 says what to upgrade to.
   if (problem.code === "upgrade-required") reply.header("upgrade", "websocket");
-  return reply.code(problem.statusCode).type(PROBLEM_TYPE).send(problem.toProblem());
+  return reply.code(problem.statusCode).headers(problem.headers).type(PROBLEM_TYPE).send(problem.toProblem());
 }
 
 function upgradeRequired(url: string): HttpProblem {

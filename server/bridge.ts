@@ -3,8 +3,10 @@ import type { IncomingMessage } from "node:http";
 import type { Duplex } from "node:stream";
 import type { Logger } from "pino";
 import type { Config, Endpoint, EndpointDeclaration, Guest, Limits, Origin } from "../schemas/index.ts";
+import { Gate } from "./access/gate.ts";
+import { checkAccess } from "./access/origin.ts";
 import { Peers } from "./access/peer.ts";
-import { checkAccess } from "./access.ts";
+import { guestUnknown } from "./access/view.ts";
 import { BurstLog } from "./burst-log.ts";
 import type { ChannelHost } from "./channel/channels.ts";
 import { Channels } from "./channel/channels.ts";
@@ -34,6 +36,7 @@ export class Bridge implements ChannelHost {
   readonly channels = new Channels(this);
   /** Who requests are from. */
   readonly peers: Peers;
+  readonly gate: Gate;
   readonly #log: Logger;
   readonly #emulated: ReadonlyMap<string, EmulatedGuest>;
   readonly #guests = new Map<string, Attachment>();
@@ -43,6 +46,7 @@ export class Bridge implements ChannelHost {
   constructor(config: Config, log: Logger, emulated: ReadonlyMap<string, EmulatedGuest> = new Map()) {
     this.config = config;
     this.peers = new Peers(config);
+    this.gate = new Gate(config);
     this.#log = log;
     this.#emulated = emulated;
   }
@@ -66,7 +70,7 @@ export class Bridge implements ChannelHost {
       const emulated = this.#emulated.get(name);
       const opened = await openGuest(name, config, this.config.limits, log, events, emulated);
       this.#guests.set(name, opened);
-      this.events.publish("guest", opened.describe());
+      this.events.publish("guest", opened.describe(), { guest: name });
     }
     this.channels.start();
     this.#state = "ready";
@@ -161,8 +165,9 @@ export class Bridge implements ChannelHost {
     stream.on("error", () => stream.destroy());
     try {
       checkAccess(request.headers, this.config, this.peers.of(request));
+      const permit = this.gate.admit(request.headers);
       if (!this.ready) throw new HttpProblem("draining", "the bridge is stopping");
-      this.channels.upgrade(request, stream, head);
+      this.channels.upgrade(request, stream, head, permit);
     } catch (error) {
       if (!(error instanceof HttpProblem)) this.report(error);
       const problem =
@@ -196,7 +201,7 @@ export class Bridge implements ChannelHost {
 
   #guest(name: string): Attachment {
     const guest = this.#guests.get(name);
-    if (guest === undefined) throw new HttpProblem("guest-unknown", `there is no guest "${name}"`);
+    if (guest === undefined) throw guestUnknown(name);
     return guest;
   }
 
@@ -206,7 +211,7 @@ export class Bridge implements ChannelHost {
     return {
       onAdded: (endpoint) => {
         directory.add(endpoint);
-        events.publish("endpoint", directory.describe(endpoint));
+        events.publish("endpoint", directory.describe(endpoint), endpoint);
         channels.changed(endpoint.guest, endpoint.name);
       },
       onChanged: (endpoint) => {
@@ -218,13 +223,13 @@ export class Bridge implements ChannelHost {
         const { id, guest, name, generation } = directory.describe(endpoint);
         directory.remove(endpoint);
         events.forget(endpoint);
-        events.publish("endpoint-removed", { id, guest, name, generation });
+        events.publish("endpoint-removed", { id, guest, name, generation }, endpoint);
       },
       onGuest: (guest) => {
         // Not before it is one of ours.
         if (this.#guests.get(guest.name) !== guest) return;
         events.flush();
-        events.publish("guest", guest.describe());
+        events.publish("guest", guest.describe(), { guest: guest.name });
         if (guest.state === "attached") channels.changed(guest.name);
       },
     };

@@ -9,7 +9,7 @@ const protocols = ["raw", "json", "mux"] as const;
 export type ProtocolName = (typeof protocols)[number];
 
 /** Close codes by name: those of the WebSocket protocol itself, and ours. */
-const closeCodes = { protocolError: 1002, badData: 1007, policy: 1008, ...closeCode };
+const closeCodes = { protocolError: 1002, badData: 1007, ...closeCode };
 const causeOf = new Map(Object.entries(closeCodes).map(([name, code]) => [code, kebab(name)]));
 
 /**
@@ -22,7 +22,7 @@ type OtherEnd = (typeof otherEnds)[number];
 /** Errors of ws by the code with which it closes; its others are breaks of the protocol. */
 const codesOfWs: Readonly<Record<string, number>> = {
   WS_ERR_INVALID_UTF8: 1007,
-  WS_ERR_TOO_MANY_BUFFERED_PARTS: 1008,
+  WS_ERR_TOO_MANY_BUFFERED_PARTS: closeCode.policy,
   WS_ERR_UNSUPPORTED_MESSAGE_LENGTH: closeCode.tooBig,
   WS_ERR_UNSUPPORTED_DATA_PAYLOAD_LENGTH: closeCode.tooBig,
 };

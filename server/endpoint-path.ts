@@ -54,7 +54,7 @@ function percent(char: string): string {
 }
 
 /** Percent-decodes to one character a byte; characters beyond ASCII count as their UTF-8 bytes. */
-function decodeBytes(text: string): string | undefined {
+export function decodeBytes(text: string): string | undefined {
   if (/%(?![0-9a-fA-F]{2})/.test(text)) return undefined;
   return Buffer.from(text)
     .toString("latin1")

@@ -12,9 +12,18 @@ import type {
  * What became of a message to the guest:
  *  - `sent`: in the response queue; `queued`: it waits, what becomes of it is told
  *  - `too-large`: longer than the guest's buffers; `queue-full`: too much waits already; `endpoint-gone`: closed
- * Nothing was taken in the last three cases.
+ *  - `forbidden`, `read-only`: the client may not send
+ * Nothing was taken but in the first two cases.
  */
-export type SendCode = "sent" | "queued" | "too-large" | "queue-full" | "address-invalid" | "endpoint-gone";
+export type SendCode =
+  | "sent"
+  | "queued"
+  | "too-large"
+  | "queue-full"
+  | "address-invalid"
+  | "endpoint-gone"
+  | "forbidden"
+  | "read-only";
 
 export const undeliveredCodes = ["no-peer", "no-buffer", "too-large", "guest-gone", "endpoint-gone"] as const;
 export type UndeliveredCode = (typeof undeliveredCodes)[number];

@@ -5,6 +5,12 @@ const KEPT = 4096;
 /** Milliseconds between two looks at what changed: whoever changes all the time is told so often. */
 const PERIOD = 20;
 
+/** What an event is about: a guest, or one of its endpoints, whose name has one character a byte. */
+export interface Subject {
+  readonly guest: string;
+  readonly name?: string;
+}
+
 /** One event, as `/api/v1/events` sends it. */
 export interface LoggedEvent {
   /** `{instance}:{number}` */
@@ -12,6 +18,8 @@ export interface LoggedEvent {
   readonly name: EventName;
   /** JSON */
   readonly data: string;
+  /** Who may not see that does not hear of it. */
+  readonly subject: Subject;
 }
 
 /**
@@ -24,7 +32,7 @@ export class EventLog {
   #last = 0;
   readonly #listeners = new Set<(event: LoggedEvent) => void>();
   /** What changed and was not told yet. */
-  readonly #changed = new Map<object, () => EventData>();
+  readonly #changed = new Map<Subject, () => EventData<"endpoint">>();
   #timer: NodeJS.Timeout | NodeJS.Immediate | undefined;
   #toldAt = Number.NEGATIVE_INFINITY;
 
@@ -37,15 +45,17 @@ export class EventLog {
     return `${this.instance}:${this.#last}`;
   }
 
-  publish<Name extends EventName>(name: Name, data: EventData<Name>): void {
-    const event = { id: `${this.instance}:${++this.#last}`, name, data: JSON.stringify(data) };
+  publish<Name extends EventName>(name: Name, data: EventData<Name>, about: Subject): void {
+    // Not the endpoint itself: it would be kept for as long as the event.
+    const subject = { guest: about.guest, ...(about.name !== undefined && { name: about.name }) };
+    const event = { id: `${this.instance}:${++this.#last}`, name, data: JSON.stringify(data), subject };
     this.#events.push(event);
     if (this.#events.length >= 2 * KEPT) this.#events = this.#events.slice(-KEPT);
     for (const listener of this.#listeners) listener(event);
   }
 
   /** An endpoint changed: it is told soon, as it is then. */
-  endpointChanged(endpoint: object, describe: () => EventData<"endpoint">): void {
+  endpointChanged(endpoint: Subject, describe: () => EventData<"endpoint">): void {
     this.#changed.set(endpoint, describe);
     if (this.#timer !== undefined) return;
     const wait = this.#toldAt + PERIOD - performance.now();
@@ -53,7 +63,7 @@ export class EventLog {
   }
 
   /** An endpoint is gone: what changed of it before does not matter. */
-  forget(endpoint: object): void {
+  forget(endpoint: Subject): void {
     this.#changed.delete(endpoint);
   }
 
@@ -64,9 +74,9 @@ export class EventLog {
     clearImmediate(this.#timer as NodeJS.Immediate);
     this.#timer = undefined;
     this.#toldAt = performance.now();
-    const changed = [...this.#changed.values()];
+    const changed = [...this.#changed];
     this.#changed.clear();
-    for (const describe of changed) this.publish("endpoint", describe() as EventData<"endpoint">);
+    for (const [endpoint, describe] of changed) this.publish("endpoint", describe(), endpoint);
   }
 
   /**

@@ -2,13 +2,11 @@
 import type { Logger } from "pino";
 import { pino } from "pino";
 import type { ConfigInput } from "../schemas/index.ts";
-import { buildApp } from "./app.ts";
 import { Bridge } from "./bridge.ts";
 import { checkConfig } from "./config/check-config.ts";
 import { ConfigError } from "./config/config-error.ts";
-import { parseListen } from "./config/flags.ts";
 import type { EmulatedGuest } from "./guests/open-guest.ts";
-import { httpUrl } from "./http-url.ts";
+import { listen } from "./listen.ts";
 
 export { ConfigError, type ConfigInput };
 
@@ -20,8 +18,10 @@ export interface StartOptions {
 }
 
 export interface RunningBridge {
-  /** `http://127.0.0.1:8080`, or `unix:PATH`. */
+  /** `http://127.0.0.1:8080`, with TLS `https:`, or `unix:PATH`. */
   readonly url: string;
+  /** Made for this run, where other machines can reach the bridge and the configuration has no tokens. */
+  readonly token: string | undefined;
   /**
    * Ends in good order, as `rpmsg-bridge serve` on SIGTERM: clients are closed with 1001, what they have sent is
    * delivered, within `limits.drainTimeout`; then the guests are let go.
@@ -48,24 +48,16 @@ export async function startBridge(
     if (config.guests[name]?.kind === "emulated") continue;
     throw new ConfigError(`guests.${name}.kind`, "an emulated guest is given for it");
   }
-  const address = parseListen(config.listen);
   const level = input.logLevel ?? "silent";
-  const bridge = new Bridge(config, options.log ?? pino({ level, base: null }, pino.destination(2)), given);
-  const app = buildApp(bridge);
-  try {
-    await bridge.start();
-    await app.listen(address);
-  } catch (error) {
-    bridge.close();
-    await app.close();
-    throw error;
-  }
-  const bound = app.server.address();
+  const log = options.log ?? pino({ level, base: null }, pino.destination(2));
+  const bridge = new Bridge(config, log, given);
+  const listener = await listen(bridge, log);
   let closed: Promise<void> | undefined;
   return {
-    url: typeof bound === "object" && bound !== null ? httpUrl(bound) : config.listen,
+    url: listener.url,
+    token: listener.made?.token,
     close() {
-      closed ??= bridge.drain().then(() => app.close());
+      closed ??= bridge.drain().then(() => listener.close());
       return closed;
     },
   };

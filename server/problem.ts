@@ -5,8 +5,10 @@ import type { ErrorCode, Problem } from "../schemas/index.ts";
 const statusOf = {
   "bad-request": 400,
   "name-invalid": 400,
+  unauthorized: 401,
   forbidden: 403,
   "origin-forbidden": 403,
+  "read-only": 403,
   "not-found": 404,
   "guest-unknown": 404,
   "endpoint-unknown": 404,
@@ -43,12 +45,15 @@ export const PROBLEM_TYPE = "application/problem+json";
 export class HttpProblem extends Error {
   readonly code: ProblemCode;
   readonly statusCode: number;
+  /** Header fields that belong to the answer. */
+  readonly headers: Readonly<Record<string, string>>;
 
-  constructor(code: ProblemCode, detail: string) {
+  constructor(code: ProblemCode, detail: string, headers: Readonly<Record<string, string>> = {}) {
     super(detail);
     this.name = "HttpProblem";
     this.code = code;
     this.statusCode = statusOf[code];
+    this.headers = headers;
   }
 
   toProblem(): Problem {

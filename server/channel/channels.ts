@@ -12,6 +12,9 @@ import {
   RawAnnounceQuery,
   RawQuery,
 } from "../../schemas/index.ts";
+import { atExpiry } from "../access/expiry.ts";
+import type { Permit } from "../access/permit.ts";
+import { guestUnknown } from "../access/view.ts";
 import type { ClientCounts, ProtocolName } from "../client-counts.ts";
 import type { Directory, EndpointReference } from "../directory.ts";
 import { parseChannelPath } from "../endpoint-path.ts";
@@ -24,8 +27,11 @@ import { FlushTurn } from "./frame-writer.ts";
 import { JsonChannel } from "./json.ts";
 import { MessageEncoder } from "./message-encoder.ts";
 import { MuxConnection } from "./mux.ts";
+import type { Opening } from "./opening.ts";
+import { judge } from "./opening.ts";
 import { RawChannel } from "./raw.ts";
 import type { OpenChannel } from "./subscription.ts";
+import { UnwritablePort } from "./unwritable-port.ts";
 import { accept, chooseSubprotocol, isHandshake, parseQuery, webSocketServer } from "./upgrade.ts";
 
 /** Longest message of a client that is taken at all; what fits the guest's buffers is checked for each. */
@@ -51,13 +57,10 @@ export interface ChannelHost {
   isAttached(guest: string): boolean;
 }
 
-/** How an endpoint is opened. */
-interface Access extends Partial<Pick<JsonQueryType, "share" | "local">> {
-  takeover?: string | undefined;
-  /** A client that is the service itself has no successor. */
-  replaceable?: boolean;
-  /** The client wants the guest's messages; it does unless said otherwise. */
-  listens?: boolean;
+/** Who is on the other side of a connection. */
+interface Client {
+  readonly connection: Connection;
+  readonly permit: Permit;
 }
 
 /** All WebSockets of the bridge: what an upgrade asks for is opened, and ends when the bridge does. */
@@ -111,7 +114,7 @@ export class Channels {
    * Takes an upgrade.
    * @throws HttpProblem: nothing was written to the stream
    */
-  upgrade(request: IncomingMessage, stream: Duplex, head: Buffer): void {
+  upgrade(request: IncomingMessage, stream: Duplex, head: Buffer, permit: Permit): void {
     const [path, query] = splitUrl(request.url ?? "");
     const target = parseChannelPath(path);
     if (target === undefined) throw new HttpProblem("not-found", "want /ws/v1/{guest}/{endpoint}, or /ws/v1");
@@ -123,53 +126,61 @@ export class Channels {
       return;
     }
     const take = (protocol: Protocol) => accept(this.#servers[protocol], request, stream, head);
-    const connection = new Connection(stream, this.#turn, this.#host.counts);
+    const client = { connection: new Connection(stream, this.#turn, this.#host.counts), permit };
     if (target.kind === "mux") {
       chooseSubprotocol(offered, [muxProtocol]);
       if (query !== "") throw new HttpProblem("bad-request", "query: /ws/v1 takes none");
       const socket = take(muxProtocol);
-      if (socket !== undefined) this.#serveMux(connection, socket);
+      if (socket !== undefined) this.#serveMux(client, socket);
       return;
     }
     // Of a guest that is unknown nothing else needs to be right.
-    this.#host.isAttached(target.guest);
+    this.#seen(target.guest, permit);
     const protocol = chooseSubprotocol(offered, channelProtocols);
     if (target.kind === "guest") {
-      this.#upgradeService(target.guest, protocol, query, connection, () => take(protocol));
+      this.#upgradeService(target.guest, protocol, query, client, () => take(protocol));
       return;
     }
     const endpoint = (origin: EndpointReference["origin"]) =>
-      this.#find(target.guest, { ...target.reference, ...(origin && { origin }) });
+      this.#find(target.guest, { ...target.reference, ...(origin && { origin }) }, permit);
     if (protocol === "rpmsg.v1.raw") {
-      const access = parseQuery(RawQuery, query);
-      this.#openRaw(endpoint(access.origin), access, connection, () => take(protocol));
+      const opening = parseQuery(RawQuery, query);
+      this.#openRaw(endpoint(opening.origin), opening, client, () => take(protocol));
     } else {
-      const access = parseQuery(JsonQuery, query);
-      this.#openJson(endpoint(access.origin), access, connection, () => take(protocol));
+      const opening = parseQuery(JsonQuery, query);
+      this.#openJson(endpoint(opening.origin), opening, client, () => take(protocol));
     }
   }
 
   /**
    * Opens an endpoint, for a client without a connection of its own.
-   * @throws HttpProblem endpoint-in-use, local-in-use, no-address
+   * @throws HttpProblem endpoint-in-use, local-in-use, no-address, forbidden, read-only
    */
-  open<Ticket>(endpoint: EndpointPort, access: Access, events: ChannelEvents<Ticket>): ChannelPort<Ticket> {
+  open<Ticket>(
+    endpoint: EndpointPort,
+    opening: Opening,
+    permit: Permit,
+    events: ChannelEvents<Ticket>,
+  ): ChannelPort<Ticket> {
+    const { listens, sendRefusal } = judge(permit, endpoint, opening);
     const { limits } = this.#host;
     const { most, resume } = marksOf(limits);
     const port = endpoint.open(
       {
-        share: access.share,
-        takeover: access.takeover === "1",
-        replaceable: access.replaceable ?? true,
-        listens: access.listens ?? true,
-        local: access.local,
+        share: opening.share,
+        takeover: opening.takeover === "1",
+        replaceable: opening.isService !== true,
+        listens,
+        local: opening.local,
         queueBytes: most,
         lowBytes: resume,
         timeout: limits.sendTimeout,
       },
       events,
     );
-    if (typeof port === "object") return port;
+    if (typeof port === "object") {
+      return sendRefusal === undefined ? port : new UnwritablePort(port, sendRefusal);
+    }
     const detail = {
       "local-in-use": "the local address is in use",
       "no-address": "no local address can be had",
@@ -198,41 +209,51 @@ export class Channels {
     for (const server of Object.values(this.#servers)) server.close();
   }
 
+  /**
+   * Whether the guest is attached.
+   * @throws HttpProblem guest-unknown, also where the client may not see it
+   */
+  #seen(guest: string, permit: Permit): boolean {
+    if (!permit.sees(guest)) throw guestUnknown(guest);
+    return this.#host.isAttached(guest);
+  }
+
   /** @throws HttpProblem endpoint-unknown */
-  #find(guest: string, reference: EndpointReference): EndpointPort {
+  #find(guest: string, reference: EndpointReference, permit: Permit): EndpointPort {
     const endpoint = this.#host.directory.find(guest, reference);
-    if (endpoint !== undefined) return endpoint;
+    if (endpoint !== undefined && permit.may("list", endpoint)) return endpoint;
     throw new HttpProblem("endpoint-unknown", `guest "${guest}" has no such endpoint: see /api/v1/endpoints`);
   }
 
   #openRaw(
     endpoint: EndpointPort,
-    query: z.infer<typeof RawQuery>,
-    connection: Connection,
+    query: z.infer<typeof RawQuery> & Opening,
+    client: Client,
     take: () => WebSocket | undefined,
     withdraw = (): void => {},
   ): void {
-    const channel = new RawChannel(connection, query.slow, this.#host.limits, withdraw);
+    const channel = new RawChannel(client.connection, query.slow, this.#host.limits, withdraw);
     // Opened before the handshake, so that a refusal is an HTTP answer.
-    const port = this.open(endpoint, query, channel);
+    const port = this.open(endpoint, query, client.permit, channel);
     channel.bind(port);
     const socket = take();
     if (socket === undefined) channel.onClosed();
-    else this.#serve(connection, socket, channel, () => {});
+    else this.#serve(client, socket, channel, () => {});
   }
 
   #openJson(
     endpoint: EndpointPort,
-    query: JsonQueryType,
-    connection: Connection,
+    query: JsonQueryType & Opening,
+    client: Client,
     take: () => WebSocket | undefined,
     withdraw?: () => void,
   ): void {
     const session = query.resume === undefined ? undefined : this.#sessions.get(query.resume);
-    if (session?.endpoint === endpoint) {
+    const { connection, permit } = client;
+    if (session?.endpoint === endpoint && session.owner === permit.name) {
       const socket = take();
       if (socket === undefined) return;
-      this.#serve(connection, socket, session, () => {});
+      this.#serve(client, socket, session, () => {});
       session.attach(connection, query.after ?? 0);
       return;
     }
@@ -244,13 +265,15 @@ export class Channels {
       encoder: this.#encoder,
       counts,
       instance,
+      owner: permit.name,
+      anywhere: permit.isAdmin(endpoint),
       resumable: withdraw === undefined,
       onEnd: ({ session: id }) => {
         this.#sessions.delete(id);
         withdraw?.();
       },
     });
-    const port = this.open(endpoint, query, channel);
+    const port = this.open(endpoint, query, permit, channel);
     channel.bind(port, directory.idOf(endpoint));
     const socket = take();
     if (socket === undefined) {
@@ -259,7 +282,7 @@ export class Channels {
       return;
     }
     if (withdraw === undefined) this.#sessions.set(channel.session, channel);
-    this.#serve(connection, socket, channel, () => {});
+    this.#serve(client, socket, channel, () => {});
     channel.attach(connection);
   }
 
@@ -268,28 +291,31 @@ export class Channels {
     guest: string,
     protocol: ChannelProtocol,
     text: string,
-    connection: Connection,
+    client: Client,
     take: () => WebSocket | undefined,
   ): void {
     const json = protocol === "rpmsg.v1.json";
     const query = json ? parseQuery(JsonAnnounceQuery, text) : parseQuery(RawAnnounceQuery, text);
+    const named = { guest, name: Buffer.from(query.announce).toString("latin1") };
+    client.permit.demand("announce", named, "to be a service");
+    if (query.local !== undefined) client.permit.demand("admin", named, "local=");
     const endpoint = this.#host.announce(guest, query.announce, query.local);
     const withdraw = () => this.#host.withdraw(endpoint);
-    const access = { share: "exclusive", slow: query.slow, replaceable: false } as const;
+    const opening = { share: "exclusive", slow: query.slow, isService: true } as const;
     try {
-      if (!json) this.#openRaw(endpoint, access, connection, take, withdraw);
-      else this.#openJson(endpoint, { ...query, ...access, local: undefined }, connection, take, withdraw);
+      if (!json) this.#openRaw(endpoint, opening, client, take, withdraw);
+      else this.#openJson(endpoint, { ...query, ...opening, local: undefined }, client, take, withdraw);
     } catch (error) {
       withdraw();
       throw error;
     }
   }
 
-  #serveMux(connection: Connection, socket: WebSocket): void {
+  #serveMux(client: Client, socket: WebSocket): void {
     const { instance, limits } = this.#host;
-    const mux = new MuxConnection(connection, limits, (path) => this.#way(path));
+    const mux = new MuxConnection(client.connection, limits, (path) => this.#way(path, client.permit));
     this.#muxes.add(mux);
-    this.#serve(connection, socket, mux, () => this.#muxes.delete(mux));
+    this.#serve(client, socket, mux, () => this.#muxes.delete(mux));
     mux.tell({ type: "hello", protocol: muxProtocol, instance });
   }
 
@@ -297,7 +323,7 @@ export class Channels {
    * What the path of a channel names.
    * @throws HttpProblem
    */
-  #way(url: string): OpenChannel {
+  #way(url: string, permit: Permit): OpenChannel {
     const [path, text] = splitUrl(url);
     const target = parseChannelPath(path);
     if (target?.kind !== "endpoint") {
@@ -307,25 +333,36 @@ export class Channels {
     const { guest } = target;
     const host = this.#host;
     const reference = { ...target.reference, ...(query.origin && { origin: query.origin }) };
-    host.isAttached(guest);
+    this.#seen(guest, permit);
+    // What it names may come later, and be another one then; its name is the same.
+    const named = { guest, name: reference.name ?? "" };
+    const known = reference.id === undefined ? named : host.directory.find(guest, reference);
     return {
       policy: query.slow,
+      anywhere: known !== undefined && permit.isAdmin(known),
       get attached() {
         return host.isAttached(guest);
       },
       mayBe: (changed, name) =>
         changed === guest && (name === undefined || reference.name === undefined || reference.name === name),
       open: (events, again) => {
-        const endpoint = this.#find(guest, reference);
-        const access = again ? { ...query, takeover: "0" } : query;
-        return { port: this.open(endpoint, access, events), id: host.directory.idOf(endpoint) };
+        const endpoint = this.#find(guest, reference, permit);
+        const opening = again ? { ...query, takeover: "0" } : query;
+        return { port: this.open(endpoint, opening, permit, events), id: host.directory.idOf(endpoint) };
       },
     };
   }
 
-  #serve(connection: Connection, socket: WebSocket, handler: ConnectionHandler, onEnd: () => void): void {
+  #serve(
+    { connection, permit }: Client,
+    socket: WebSocket,
+    handler: ConnectionHandler,
+    onEnd: () => void,
+  ): void {
     this.#connections.add(connection);
+    const cancel = atExpiry(permit, () => connection.end(closeCode.policy, "unauthorized"));
     connection.open(socket, handler, () => {
+      cancel();
       this.#connections.delete(connection);
       onEnd();
       if (this.#connections.size === 0) this.#onGone?.();

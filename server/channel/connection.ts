@@ -169,6 +169,13 @@ export class Connection {
     this.#socket?.close(code, reason);
   }
 
+  /** Says good-bye, and takes no more of the client's messages, whenever it closes. */
+  end(code: number, reason: string): void {
+    if (this.#closing) return;
+    this.#handler?.onClosed(false);
+    this.close(code, reason);
+  }
+
   terminate(): void {
     this.#socket?.terminate();
   }

@@ -7,8 +7,14 @@ const MOST = 1024;
 
 /** Where a client may send: to the channel's peer, and to whoever has sent to the channel. */
 export class Destinations {
+  readonly #anywhere: boolean;
   readonly #seen = new Set<number>();
   #latest: number | undefined;
+
+  /** @param anywhere the client may send to any address but that of name service */
+  constructor(anywhere: boolean) {
+    this.#anywhere = anywhere;
+  }
 
   /** A message came from this address. */
   saw(src: number): void {
@@ -22,6 +28,6 @@ export class Destinations {
   }
 
   allows<Ticket>(dst: number, port: ChannelPort<Ticket>): boolean {
-    return dst !== NAME_SERVICE && (dst === port.peer || this.#seen.has(dst));
+    return dst !== NAME_SERVICE && (this.#anywhere || dst === port.peer || this.#seen.has(dst));
   }
 }

@@ -32,6 +32,10 @@ export interface JsonOptions {
   readonly counts: ClientCounts;
   /** The bridge. */
   readonly instance: string;
+  /** Name of the token of the client; only who has that may come back. */
+  readonly owner: string | undefined;
+  /** It may send to any address but that of name service. */
+  readonly anywhere: boolean;
   /** A client whose connection broke may come back. */
   readonly resumable: boolean;
   /** The session is over. */
@@ -51,7 +55,7 @@ export class JsonChannel implements ChannelEvents<MessageId>, ConnectionHandler,
   readonly #log: ReplayLog;
   /** `sent` and `error` frames, by the last message before them. */
   readonly #results: ReplayLog;
-  readonly #destinations = new Destinations();
+  readonly #destinations: Destinations;
   #port: ChannelPort<MessageId> | undefined;
   /** Id of the endpoint. */
   #id = "";
@@ -75,10 +79,15 @@ export class JsonChannel implements ChannelEvents<MessageId>, ConnectionHandler,
     this.#outflow = new Outflow(this, options.policy, options.limits);
     this.#log = new ReplayLog(options.limits);
     this.#results = new ReplayLog(options.limits);
+    this.#destinations = new Destinations(options.anywhere);
   }
 
   get endpoint(): unknown {
     return this.#port?.endpoint;
+  }
+
+  get owner(): string | undefined {
+    return this.#options.owner;
   }
 
   /** The endpoint is open. */

@@ -86,6 +86,8 @@ export class RawChannel implements ChannelEvents<undefined>, ConnectionHandler, 
       if (port.pendingBytes >= this.#marks.pause) this.#connection.pauseReading();
     } else if (code === "too-large") {
       this.#tooBig(data.length, port.mtu);
+    } else if (code === "forbidden" || code === "read-only") {
+      this.#close(closeCode.policy, code);
     } else if (code === "queue-full") {
       this.#close(closeCode.slowReader, "too much waits for the guest");
     }

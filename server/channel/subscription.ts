@@ -19,6 +19,8 @@ export interface OpenChannel {
   readonly policy: SlowPolicy;
   /** The guest's driver runs. */
   readonly attached: boolean;
+  /** The client may send to any address but that of name service. */
+  readonly anywhere: boolean;
   /** Whether it may be at this endpoint; undefined for any of the guest. */
   mayBe(guest: string, name: string | undefined): boolean;
   /**
@@ -57,7 +59,7 @@ export class Subscription implements ChannelEvents<number>, OutflowSink {
   #window = 0;
   #port: ChannelPort<number> | undefined;
   #outflow: Outflow;
-  #destinations = new Destinations();
+  #destinations: Destinations;
   /** Credit that the client has used and not got back. */
   #used = 0;
   /** When it was tried last, the endpoint was there and somebody else had it, or the address. */
@@ -74,6 +76,7 @@ export class Subscription implements ChannelEvents<number>, OutflowSink {
     this.#limits = limits;
     this.#credit = credit;
     this.#outflow = new Outflow(this, way.policy, limits, credit);
+    this.#destinations = new Destinations(way.anywhere);
   }
 
   /**
@@ -111,7 +114,7 @@ export class Subscription implements ChannelEvents<number>, OutflowSink {
   retry(): boolean {
     if (!this.#way.attached) return false;
     this.#outflow = new Outflow(this, this.#way.policy, this.#limits, this.#credit);
-    this.#destinations = new Destinations();
+    this.#destinations = new Destinations(this.#way.anywhere);
     try {
       this.open(true);
       return true;

@@ -101,6 +101,7 @@ export function refuse(stream: Duplex, problem: HttpProblem): void {
     "Connection: close",
     `Content-Type: ${PROBLEM_TYPE}`,
     `Content-Length: ${Buffer.byteLength(body)}`,
+    ...Object.entries(problem.headers).map(([name, value]) => `${name}: ${value}`),
   ];
   stream.once("finish", () => stream.destroy());
   stream.end(`${head.join("\r\n")}\r\n\r\n${body}`);

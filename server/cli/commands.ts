@@ -87,7 +87,8 @@ export function buildProgram(): Command {
     .option("--listen <where>", "HOST:PORT or unix:PATH; port 0 picks one (default 127.0.0.1:8080)")
     .option("--guest <definition>", "a guest, may be repeated (default demo=emulated)", collect)
     .option("--announce <service>", "GUEST/NAME[@ADDRESS]: a service of the host, may be repeated", collect)
-    .option("--no-auth", "serve without access control, which is all there is yet, without a warning")
+    .option("--no-auth", "let everybody in, whoever can reach the address")
+    .option("--read-only", "send nothing to guests, and declare nothing")
     .addHelpText("after", SERVE_EXAMPLES)
     .action(async (flags) => (await import("./serve.ts")).serve(flags));
 

@@ -1,18 +1,18 @@
 import { existsSync, lstatSync, unlinkSync } from "node:fs";
-import { connect, isIP } from "node:net";
+import { connect } from "node:net";
 import { pino } from "pino";
-import { buildApp } from "../app.ts";
 import { Bridge } from "../bridge.ts";
 import { parseListen } from "../config/flags.ts";
 import type { ServeFlags } from "../config/load-config.ts";
 import { loadConfig } from "../config/load-config.ts";
-import { httpUrl } from "../http-url.ts";
+import type { Listener } from "../listen.ts";
+import { isLocal, listen } from "../listen.ts";
 import { ServiceManager } from "../service-manager.ts";
 import { CommandError } from "./command-error.ts";
 import { stopSignal } from "./signals.ts";
 
 /** Runs the bridge until it is told to stop. One JSON line on standard output says when it is ready. */
-export async function serve(flags: ServeFlags & { auth: boolean }): Promise<void> {
+export async function serve(flags: ServeFlags): Promise<void> {
   const config = loadConfig(flags, process.env);
   const address = parseListen(config.listen);
   // Standard output belongs to the line that says "listening".
@@ -20,22 +20,19 @@ export async function serve(flags: ServeFlags & { auth: boolean }): Promise<void
   const stopped = stopSignal();
   const manager = await ServiceManager.of(process.env, log);
   const bridge = new Bridge(config, log);
-  const app = buildApp(bridge);
+  let listener: Listener;
   try {
-    await bridge.start();
     if ("path" in address) await removeStaleSocket(address.path);
-    await app.listen(address);
+    listener = await listen(bridge, log);
   } catch (error) {
-    bridge.close();
     const { code } = error as NodeJS.ErrnoException;
     if (code === undefined || !/^E(?!RR_)[A-Z_]+$/.test(code)) throw error;
     throw new CommandError(`cannot listen on ${config.listen}: ${code}`);
   }
-  const bound = app.server.address();
-  const url = typeof bound === "object" && bound !== null ? httpUrl(bound) : config.listen;
-  if (flags.auth && "host" in address && !isLoopback(address.host)) {
-    log.warn({ event: "no-access-control", listen: config.listen });
-  }
+  const { url, made } = listener;
+  if (bridge.gate.open && !isLocal(address)) log.warn({ event: "no-access-control", listen: config.listen });
+  if (made !== undefined) process.stderr.write(welcome(url, made));
+  process.on("SIGHUP", () => listener.reload());
   process.stdout.write(`${JSON.stringify({ event: "listening", url })}\n`);
   manager.ready(url);
 
@@ -43,13 +40,24 @@ export async function serve(flags: ServeFlags & { auth: boolean }): Promise<void
   log.info({ event: "stopping", signal });
   manager.stopping();
   await bridge.drain();
-  await app.close();
+  await listener.close();
   manager.close();
   log.info({ event: "stopped" });
 }
 
-function isLoopback(host: string): boolean {
-  return host === "localhost" || host === "::1" || (isIP(host) === 4 && host.startsWith("127."));
+/** For people, once: the only place where a token is shown, and a ticket. */
+function welcome(url: string, { token, ticket }: { token: string; ticket: string }): string {
+  // Where "everywhere" is seen from this machine, and from one that publishes a container's port.
+  const here = url.replace(/\/\/(?:0\.0\.0\.0|\[::\]):/, "//127.0.0.1:");
+  return [
+    "",
+    "  Others can reach this bridge, and no tokens are configured. This one was made for this run:",
+    `    ${token}`,
+    "  A browser needs no token at this address, which opens once, within 15 minutes:",
+    `    ${here}/#ticket=${ticket}`,
+    "",
+    "",
+  ].join("\n");
 }
 
 /** A socket that nobody listens on any more is in the way of the next start. */

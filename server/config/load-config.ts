@@ -11,6 +11,9 @@ export interface ServeFlags {
   listen?: string;
   guest?: string[];
   announce?: string[];
+  /** False with --no-auth. */
+  auth?: boolean;
+  readOnly?: boolean;
 }
 
 type Tree = { -readonly [Key in keyof ConfigInput]: ConfigInput[Key] };
@@ -25,6 +28,8 @@ export function loadConfig(flags: ServeFlags, environment: NodeJS.ProcessEnv): C
   const tree: Tree = file === undefined ? {} : readFile(file);
   applyEnvironment(tree, environment);
   if (flags.listen !== undefined) tree.listen = flags.listen;
+  if (flags.auth === false) tree.auth = "none";
+  if (flags.readOnly === true) tree.readOnly = true;
   const guests = asRecord(tree.guests ?? {}, "guests");
   const flagged = new Set<string>();
   for (const text of flags.guest ?? []) {

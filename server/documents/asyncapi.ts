@@ -22,6 +22,15 @@ interface Channel {
   readonly bindings?: object;
 }
 
+const bearer = {
+  type: "http",
+  scheme: "bearer",
+  description:
+    "A token, or once a ticket, as `Authorization: Bearer` or, for WebSockets of browsers, as `rpmsg.bearer.TOKEN` in " +
+    "`Sec-WebSocket-Protocol`, beside the subprotocol. Where the bridge was started without tokens, none is needed.",
+};
+const security = [{ $ref: "#/components/securitySchemes/bearer" }];
+
 /** Everything that goes over WebSockets and server-sent events, in AsyncAPI 3. */
 export function asyncApiDocument(): object {
   const set = new SchemaSet("draft-07");
@@ -41,8 +50,8 @@ export function asyncApiDocument(): object {
     },
     defaultContentType: "application/json",
     servers: {
-      websocket: { host: "127.0.0.1:8080", protocol: "ws" },
-      http: { host: "127.0.0.1:8080", protocol: "http" },
+      websocket: { host: "127.0.0.1:8080", protocol: "ws", security },
+      http: { host: "127.0.0.1:8080", protocol: "http", security },
     },
     channels: Object.fromEntries(
       channels.map(({ id, channel, messages }) => [id, describe(channel, messages)]),
@@ -52,6 +61,7 @@ export function asyncApiDocument(): object {
     ),
     components: {
       schemas: set.components,
+      securitySchemes: { bearer },
       messages: Object.fromEntries(
         Object.entries(sets).flatMap(([id, messages]) =>
           entriesOf(messages).map(([name, message]) => [`${id}.${name}`, message]),

@@ -6,6 +6,9 @@ import { HttpProblem } from "../problem.ts";
 const closeTexts: Record<keyof typeof closeCode, string> = {
   drain: "The bridge is stopping. Connect again later.",
   unsupported: "A binary frame in a subprotocol that has text frames only.",
+  policy:
+    "A message in too many pieces; or, with a code as the reason, what the token does not permit: `unauthorized`, it has " +
+    "expired; `forbidden`, `read-only`, it may not send.",
   tooBig: "A message over the MTU. Nothing of it was sent.",
   internal: "The bridge made a mistake; its log says which.",
   restart: "The bridge starts anew. Connect again.",
@@ -21,7 +24,6 @@ const closeTexts: Record<keyof typeof closeCode, string> = {
 const protocolTexts: Readonly<Record<number, string>> = {
   1002: "A frame that breaks the WebSocket protocol.",
   1007: "A text message that is not UTF-8.",
-  1008: "A message in too many pieces.",
 };
 
 /** All close codes, in order. */

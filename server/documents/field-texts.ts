@@ -38,6 +38,11 @@ export const fieldTexts = {
   "EndpointRemoved.id": "Id of the endpoint.",
   "EndpointRemoved.name": "Name of the endpoint, as it was listed.",
 
+  // Credentials.
+  ticket: "A bearer that is good once.",
+  token: "A bearer. It is shown here only.",
+  expires: "When it ends.",
+
   // Counters, which are metrics too.
   messagesToGuest: "Messages put in the response queue.",
   bytesToGuest: "Bytes of the messages put in the response queue.",

@@ -26,9 +26,19 @@ const tags = {
   guests: "Guests and their state.",
   endpoints: "Endpoints: what can be connected to.",
   messages: "Single messages, without a WebSocket.",
+  access: "Credentials for browsers.",
   events: "What happens to guests and endpoints.",
   bridge: "The bridge itself.",
 };
+
+/** Where the bridge has no tokens, nothing needs to be shown. */
+const securitySchemes = {
+  bearer: {
+    type: "http",
+    scheme: "bearer",
+    description: "A token, or once a ticket. Where the bridge was started without tokens, none is needed.",
+  },
+} as const;
 
 /**
  * An application that never listens: the page, and the OpenAPI document (its `swagger()`) of these routes of another
@@ -66,13 +76,18 @@ export async function openDocuments(
     openapi: {
       openapi: "3.1.0",
       info: { title: "rpmsg-bridge", version: "1", description: description() },
+      security: [{ bearer: [] }],
+      components: { securitySchemes },
       tags: Object.entries(tags).map(([name, text]) => ({ name, description: text })),
     },
     convertConstToEnum: false,
-    transform: ({ schema, url }) => ({ schema: schemaOfRoute(schema, set), url }),
+    transform: ({ schema, url, route }) => {
+      const open = route.config?.public === true && { security: [] };
+      return { schema: { ...schemaOfRoute(schema, set), ...open }, url };
+    },
     transformObject: (document) => {
       if (!("openapiObject" in document)) return document.swaggerObject;
-      return { ...document.openapiObject, components: { schemas: set.components } };
+      return { ...document.openapiObject, components: { schemas: set.components, securitySchemes } };
     },
   });
   await app.register(swaggerUi, {
@@ -80,9 +95,15 @@ export async function openDocuments(
     uiConfig: { layout: "BaseLayout", deepLinking: true },
     theme: { title: "rpmsg-bridge" },
   });
-  for (const { method, url, schema } of routes) {
+  for (const { method, url, schema, config } of routes) {
     if (method === "HEAD" || url.startsWith(prefix)) continue;
-    app.route({ method, url, schema: schema ?? {}, handler: () => {} });
+    app.route({
+      method,
+      url,
+      schema: schema ?? {},
+      config: { public: config?.public === true },
+      handler: () => {},
+    });
   }
   await app.ready();
   return app;

@@ -31,11 +31,16 @@ export function addDocuments(app: FastifyInstance, bridge: Bridge): void {
     documents.routing(request.raw, reply.raw);
   };
 
+  // They tell what every bridge can do, nothing of this one.
+  const config = { public: true };
   const response = { 200: z.looseObject({}) };
   app.register(async (scope) => {
     scope.get(
       "/openapi.json",
-      { schema: { operationId: "getOpenApi", summary: "This document", tags: ["bridge"], response } },
+      {
+        schema: { operationId: "getOpenApi", summary: "This document", tags: ["bridge"], response },
+        config,
+      },
       async (_request, reply) => reply.type(JSON_TYPE).send(await openapi()),
     );
     scope.get(
@@ -47,11 +52,12 @@ export function addDocuments(app: FastifyInstance, bridge: Bridge): void {
           tags: ["bridge"],
           response,
         },
+        config,
       },
       async (_request, reply) => reply.type(JSON_TYPE).send(await asyncapi()),
     );
-    scope.get(PAGE, { schema: { hide: true } }, page);
-    scope.get(`${PAGE}/*`, { schema: { hide: true } }, page);
+    scope.get(PAGE, { schema: { hide: true }, config }, page);
+    scope.get(`${PAGE}/*`, { schema: { hide: true }, config }, page);
   });
 }
 

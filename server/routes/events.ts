@@ -2,7 +2,11 @@ import type { ServerResponse } from "node:http";
 import type { FastifyPluginAsyncZod } from "fastify-type-provider-zod";
 import { z } from "zod";
 import type { EventData, EventName } from "../../schemas/index.ts";
+import { atExpiry } from "../access/expiry.ts";
+import type { View } from "../access/view.ts";
 import type { Bridge } from "../bridge.ts";
+import type { Subject } from "../event-log.ts";
+import { problems } from "./problems.ts";
 
 /** Milliseconds between comments that keep a connection alive. */
 const KEEP_ALIVE = 15_000;
@@ -31,41 +35,50 @@ export function eventRoutes(bridge: Bridge): FastifyPluginAsyncZod {
           "[asyncapi.json](/asyncapi.json).",
         tags: ["events"],
         headers: z.object({ "last-event-id": z.string().optional() }),
-        response: { 200: { content: { "text/event-stream": { schema: z.string() } } } },
+        response: {
+          200: { content: { "text/event-stream": { schema: z.string() } } },
+          ...problems("unauthorized"),
+        },
       },
       handler: (request, reply) => {
         reply.hijack();
         reply.raw.writeHead(200, HEAD);
         if (request.method === "HEAD") reply.raw.end();
-        else stream(bridge, reply.raw, request.headers["last-event-id"]);
+        else stream(bridge, request.view, reply.raw, request.headers["last-event-id"]);
       },
     });
   };
 }
 
-function stream(bridge: Bridge, response: ServerResponse, lastId: string | undefined): void {
+function stream(bridge: Bridge, view: View, response: ServerResponse, lastId: string | undefined): void {
   const { events } = bridge;
+  const { permit } = view;
+  const seen = ({ guest, name }: Subject) =>
+    name === undefined ? permit.sees(guest) : permit.may("list", { guest, name });
   const write = (name: EventName, data: string, id?: string) => {
     response.write(`event: ${name}\n${id === undefined ? "" : `id: ${id}\n`}data: ${data}\n\n`);
   };
   events.flush();
   const missed = lastId === undefined ? undefined : events.since(lastId);
   if (missed === undefined) {
-    for (const guest of bridge.guests()) write("guest", JSON.stringify(guest));
-    for (const endpoint of bridge.list({}).endpoints) write("endpoint", JSON.stringify(endpoint));
+    for (const guest of view.guests()) write("guest", JSON.stringify(guest));
+    for (const endpoint of view.list({}).endpoints) write("endpoint", JSON.stringify(endpoint));
   } else {
-    for (const { name, data, id } of missed) write(name, data, id);
+    for (const { name, data, id, subject } of missed) if (seen(subject)) write(name, data, id);
   }
   const ready: EventData<"ready"> = { instance: bridge.instance };
   write("ready", JSON.stringify(ready), events.latest);
   // The state may be as large as it is: whoever could not have it would ask for it again.
   const most = response.writableLength + MOST_PENDING;
-  const unsubscribe = events.subscribe(({ name, data, id }) => {
+  const unsubscribe = events.subscribe(({ name, data, id, subject }) => {
+    if (!seen(subject)) return;
     write(name, data, id);
     if (response.writableLength > most) response.destroy();
   });
   const alive = setInterval(() => response.write(": alive\n\n"), KEEP_ALIVE).unref();
+  const cancel = atExpiry(permit, () => response.end());
   response.once("close", () => {
+    cancel();
     clearInterval(alive);
     unsubscribe();
   });

@@ -11,7 +11,7 @@ export function healthRoutes(bridge: Bridge): FastifyPluginAsync {
       tags: ["bridge"],
       response: { 200: z.object({ status: z.literal("ok") }) },
     };
-    app.get("/healthz", { schema: health }, async () => ({ status: "ok" }));
+    app.get("/healthz", { schema: health, config: { public: true } }, async () => ({ status: "ok" }));
 
     const readiness = {
       operationId: "isReady",
@@ -22,7 +22,7 @@ export function healthRoutes(bridge: Bridge): FastifyPluginAsync {
         503: z.object({ status: z.literal("draining") }),
       },
     };
-    app.get("/readyz", { schema: readiness }, async (_request, reply) => {
+    app.get("/readyz", { schema: readiness, config: { public: true } }, async (_request, reply) => {
       if (bridge.ready) return { status: "ready" };
       reply.code(503);
       return { status: "draining" };

@@ -37,6 +37,9 @@ export function messageRoutes(bridge: Bridge): FastifyPluginAsyncZod {
           202: MessageSent,
           ...problems(
             "bad-request",
+            "unauthorized",
+            "forbidden",
+            "read-only",
             "guest-unknown",
             "endpoint-unknown",
             "endpoint-in-use",
@@ -55,15 +58,18 @@ export function messageRoutes(bridge: Bridge): FastifyPluginAsyncZod {
       },
       handler: async (request, reply) => {
         const { guest, id } = request.params;
-        const endpoint = bridge.endpoint(guest, id);
+        const { view, permit } = request;
+        const endpoint = view.endpoint(guest, id);
         const { bytes, timeout, wait, local } = messageOf(request.body, request.query);
+        permit.demand("write", endpoint, "to send a message");
+        if (wait !== undefined) permit.demand("read", endpoint, "to wait for a reply");
         const message = new OneMessage();
         // A local address that is named may be shared with channels.
-        const access = {
+        const opening = {
           listens: wait !== undefined,
           ...(local !== undefined && { local, share: "shared" as const }),
         };
-        const port = bridge.channels.open(endpoint, access, message);
+        const port = bridge.channels.open(endpoint, opening, permit, message);
         // Whoever asked may have left.
         reply.raw.once("close", () => message.close());
         try {

@@ -1,6 +1,7 @@
 import type { FastifyPluginAsync } from "fastify";
 import { z } from "zod";
 import type { Bridge } from "../bridge.ts";
+import { problems } from "./problems.ts";
 
 /** Counters of guests and endpoints for Prometheus. */
 export function metricsRoutes(bridge: Bridge): FastifyPluginAsync {
@@ -15,10 +16,14 @@ export function metricsRoutes(bridge: Bridge): FastifyPluginAsync {
             "The counters of guests and endpoints, named as in `/api/v1`: `messagesToGuest` of an endpoint is " +
             "`rpmsg_endpoint_messages_to_guest_total`. Those of what is gone are gone too.",
           tags: ["bridge"],
-          response: { 200: { content: { "text/plain": { schema: z.string() } } } },
+          response: {
+            200: { content: { "text/plain": { schema: z.string() } } },
+            ...problems("unauthorized", "forbidden"),
+          },
         },
       },
-      async (_request, reply) => {
+      async ({ permit }, reply) => {
+        permit.demandAdmin("/metrics");
         // Loaded when first asked for: a bridge that nobody watches starts without it.
         const { METRICS_TYPE, scrape } = await import("../metrics/scrape.ts");
         return reply.type(METRICS_TYPE).send(await scrape(bridge));

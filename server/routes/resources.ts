@@ -25,9 +25,9 @@ export function resourceRoutes(bridge: Bridge): FastifyPluginAsyncZod {
         operationId: "listGuests",
         summary: "All guests",
         tags: ["guests"],
-        response: { 200: GuestList },
+        response: { 200: GuestList, ...problems("unauthorized") },
       },
-      handler: async () => ({ guests: bridge.guests() }),
+      handler: async ({ view }) => ({ guests: view.guests() }),
     });
 
     app.route({
@@ -38,9 +38,9 @@ export function resourceRoutes(bridge: Bridge): FastifyPluginAsyncZod {
         summary: "One guest",
         tags: ["guests"],
         params: GuestParams,
-        response: { 200: Guest, ...problems("guest-unknown") },
+        response: { 200: Guest, ...problems("unauthorized", "guest-unknown") },
       },
-      handler: async ({ params }) => bridge.guest(params.guest),
+      handler: async ({ params, view }) => view.guest(params.guest),
     });
 
     app.route({
@@ -52,11 +52,11 @@ export function resourceRoutes(bridge: Bridge): FastifyPluginAsyncZod {
         description: "What the query gives must be equal.",
         tags: ["endpoints"],
         querystring: EndpointFilter,
-        response: { 200: EndpointList, ...problems("bad-request") },
+        response: { 200: EndpointList, ...problems("bad-request", "unauthorized") },
       },
-      handler: async ({ query }) => {
+      handler: async ({ query, view }) => {
         const { guest, name, origin, limit, after } = query;
-        return bridge.list({ guest, name, origin }, limit, after);
+        return view.list({ guest, name, origin }, limit, after);
       },
     });
 
@@ -69,11 +69,11 @@ export function resourceRoutes(bridge: Bridge): FastifyPluginAsyncZod {
         tags: ["endpoints"],
         params: GuestParams,
         querystring: EndpointPage,
-        response: { 200: EndpointList, ...problems("bad-request", "guest-unknown") },
+        response: { 200: EndpointList, ...problems("bad-request", "unauthorized", "guest-unknown") },
       },
-      handler: async ({ params: { guest }, query: { limit, after } }) => {
-        bridge.guest(guest);
-        return bridge.list({ guest }, limit, after);
+      handler: async ({ params: { guest }, query: { limit, after }, view }) => {
+        view.guest(guest);
+        return view.list({ guest }, limit, after);
       },
     });
 
@@ -92,6 +92,9 @@ export function resourceRoutes(bridge: Bridge): FastifyPluginAsyncZod {
           201: Endpoint,
           ...problems(
             "bad-request",
+            "unauthorized",
+            "forbidden",
+            "read-only",
             "guest-unknown",
             "address-in-use",
             "name-service-off",
@@ -103,8 +106,8 @@ export function resourceRoutes(bridge: Bridge): FastifyPluginAsyncZod {
           ),
         },
       },
-      handler: async ({ params: { guest }, body }, reply) => {
-        const endpoint = bridge.describe(bridge.declare(guest, body));
+      handler: async ({ params: { guest }, body, view }, reply) => {
+        const endpoint = bridge.describe(view.declare(guest, body));
         reply.code(201).header("location", `/api/v1/guests/${guest}/endpoints/${endpoint.id}`);
         return endpoint;
       },
@@ -118,9 +121,9 @@ export function resourceRoutes(bridge: Bridge): FastifyPluginAsyncZod {
         summary: "One endpoint",
         tags: ["endpoints"],
         params: EndpointParams,
-        response: { 200: Endpoint, ...problems("guest-unknown", "endpoint-unknown") },
+        response: { 200: Endpoint, ...problems("unauthorized", "guest-unknown", "endpoint-unknown") },
       },
-      handler: async ({ params: { guest, id } }) => bridge.describe(bridge.endpoint(guest, id)),
+      handler: async ({ params: { guest, id }, view }) => bridge.describe(view.endpoint(guest, id)),
     });
 
     app.route({
@@ -132,10 +135,20 @@ export function resourceRoutes(bridge: Bridge): FastifyPluginAsyncZod {
         description: "Its clients are closed with 4002.",
         tags: ["endpoints"],
         params: EndpointParams,
-        response: { 204: z.null(), ...problems("guest-unknown", "endpoint-unknown", "endpoint-of-guest") },
+        response: {
+          204: z.null(),
+          ...problems(
+            "unauthorized",
+            "forbidden",
+            "read-only",
+            "guest-unknown",
+            "endpoint-unknown",
+            "endpoint-of-guest",
+          ),
+        },
       },
-      handler: async ({ params: { guest, id } }, reply) => {
-        bridge.withdraw(bridge.endpoint(guest, id));
+      handler: async ({ params: { guest, id }, view }, reply) => {
+        view.withdraw(view.endpoint(guest, id));
         reply.code(204);
         return null;
       },

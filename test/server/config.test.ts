@@ -25,6 +25,9 @@ test("with nothing given there is the guest demo on 127.0.0.1:8080, and every de
     origins: [],
     trustedProxies: [],
     logLevel: "info",
+    auth: "tokens",
+    tokens: [],
+    readOnly: false,
     guests: { demo: { kind: "emulated", endpoints: [] } },
     limits: {
       slowReaderBytes: 1_048_576,

@@ -114,7 +114,7 @@ describe("/asyncapi.json", () => {
     const { url } = await testBridge();
     const { info, ...document } = await documented(url);
     const codes = document["x-close-codes"].map(({ code }) => code);
-    expect(codes).toEqual([...Object.values(closeCode), 1002, 1007, 1008].toSorted((a, b) => a - b));
+    expect(codes).toEqual([...Object.values(closeCode), 1002, 1007].toSorted((a, b) => a - b));
     expect(document["x-error-codes"].map(({ code, advice }) => [code, advice])).toEqual(
       Object.entries(errorAdvice),
     );

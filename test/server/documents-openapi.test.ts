@@ -12,6 +12,7 @@ import { fieldTexts } from "../../server/documents/field-texts.ts";
 import type { Document } from "./openapi.ts";
 import { AnswerChecker, operationsOf } from "./openapi.ts";
 import { eventually, testBridge } from "./support.ts";
+import { allRights, testToken } from "./tokens.ts";
 
 async function documentOf(url: string): Promise<Document> {
   return (await (await fetch(`${url}/openapi.json`)).json()) as Document;
@@ -141,7 +142,7 @@ describe("/openapi.json", () => {
 });
 
 /** Sends a request and checks the answer against the document. */
-type Ask = (operationId: string, path: string, init?: RequestInit) => Promise<Response>;
+type Ask = (operationId: string, path: string, init?: RequestInit, base?: string) => Promise<Response>;
 
 function post(
   body: object | string | Uint8Array<ArrayBuffer>,
@@ -176,8 +177,8 @@ test("every answer of the document is given by the bridge, with a body as its sc
   });
   const document = await documentOf(url);
   const checker = new AnswerChecker(document);
-  const ask: Ask = async (operationId, path, init) => {
-    const response = await fetch(url + path, init);
+  const ask: Ask = async (operationId, path, init, base = url) => {
+    const response = await fetch(base + path, init);
     checker.check(operationId, response.clone(), await response.text());
     return response;
   };
@@ -254,6 +255,39 @@ test("every answer of the document is given by the bridge, with a body as its sc
   const withdrawn = ask("sendMessage", silent, post({ data: "x" }));
   await eventually("it waits", () => (clientsOf(bridge, "demo", "silent") > 0 ? true : undefined));
   await Promise.all([withdrawn, ask("withdrawEndpoint", of("silent"), { method: "DELETE" })]);
+
+  // Who may do what.
+  const [viewer, all] = [testToken("viewer", { list: ["demo/echo"] }), allRights()];
+  const strict = await testBridge({ tokens: [viewer.config, all.config] }, undefined, all.headers);
+  const readOnly = await testBridge({ tokens: [all.config], readOnly: true }, undefined, all.headers);
+  for (const each of [strict, readOnly]) expect((await each.endpoint("echo")).id).toBe("e1");
+  const e1 = `${endpoints}/e1`;
+  const operations: [operationId: string, method: string, path: string, body?: object][] = [
+    ["getMetrics", "GET", "/metrics"],
+    ["listGuests", "GET", "/api/v1/guests"],
+    ["getGuest", "GET", "/api/v1/guests/demo"],
+    ["listEndpoints", "GET", "/api/v1/endpoints"],
+    ["listEndpointsOfGuest", "GET", endpoints],
+    ["getEndpoint", "GET", e1],
+    ["watchEvents", "GET", "/api/v1/events"],
+    ["issueTicket", "POST", "/api/v1/tickets"],
+    ["openSession", "POST", "/api/v1/sessions"],
+    ["declareEndpoint", "POST", endpoints, { name: "service" }],
+    ["withdrawEndpoint", "DELETE", e1],
+    ["sendMessage", "POST", `${e1}/messages`, { data: "x" }],
+  ];
+  for (const [operationId, method, path, body] of operations) {
+    const ways = [
+      [strict, {}],
+      [strict, viewer.headers],
+      [readOnly, all.headers],
+    ] as const;
+    // What is given to whoever may watch has no end.
+    for (const [{ url: base }, shown] of operationId === "watchEvents" ? ways.slice(0, 1) : ways) {
+      const headers = { ...shown, ...(body && { "content-type": "application/json" }) };
+      await ask(operationId, path, { method, headers, ...(body && { body: JSON.stringify(body) }) }, base);
+    }
+  }
 
   // The end.
   await bridge.drain();

@@ -7,6 +7,8 @@ import { eventually } from "./support.ts";
 
 /** So many are kept at least, and fewer than twice as many. */
 const KEPT = 4096;
+/** What the events are about. */
+const SUBJECT = { guest: "vm", name: "x" };
 
 /** A log with so many events, `e1` to the last, and what a listener from the start has heard. */
 function logWith(count: number): { log: EventLog; heard: LoggedEvent[] } {
@@ -18,7 +20,7 @@ function logWith(count: number): { log: EventLog; heard: LoggedEvent[] } {
 }
 
 function remove(log: EventLog, number: number): void {
-  log.publish("endpoint-removed", { id: `e${number}`, guest: "vm", name: "x", generation: 1 });
+  log.publish("endpoint-removed", { id: `e${number}`, guest: "vm", name: "x", generation: 1 }, SUBJECT);
 }
 
 /** Of an endpoint only what a test looks at. */
@@ -97,8 +99,8 @@ describe("since", () => {
 describe("changes of an endpoint", () => {
   test("that come together are told once, as it is then", async () => {
     const { log, heard } = logWith(0);
-    const one = {};
-    const other = {};
+    const one = { ...SUBJECT };
+    const other = { ...SUBJECT };
     let clients = 0;
     for (let i = 0; i < 1000; i++) {
       clients++;
@@ -116,23 +118,23 @@ describe("changes of an endpoint", () => {
 
   test("are told at once where something else is to be told, and not again", async () => {
     const { log, heard } = logWith(0);
-    const one = {};
+    const one = { ...SUBJECT };
     log.endpointChanged(one, () => endpoint("e1", 1));
     log.flush();
     expect(heard.map(({ data }) => JSON.parse(data))).toEqual([{ id: "e1", clients: 1 }]);
     log.flush();
-    log.endpointChanged({}, () => endpoint("e2", 0));
+    log.endpointChanged({ ...SUBJECT }, () => endpoint("e2", 0));
     await eventually("the other is told", () => heard[1]);
     expect(heard.map(({ data }) => JSON.parse(data).id)).toEqual(["e1", "e2"]);
   });
 
   test("are not told of one that is gone meanwhile", async () => {
     const { log, heard } = logWith(0);
-    const gone = {};
+    const gone = { ...SUBJECT };
     log.endpointChanged(gone, () => {
       throw new Error("it is gone");
     });
-    log.endpointChanged({}, () => endpoint("e2", 0));
+    log.endpointChanged({ ...SUBJECT }, () => endpoint("e2", 0));
     log.forget(gone);
     remove(log, 1);
     await eventually("the other is told", () => heard[1]);
@@ -144,7 +146,7 @@ describe("changes of an endpoint", () => {
 
   test("one that changes all the time is told now and then, and at the end as it is", async () => {
     const { log, heard } = logWith(0);
-    const one = {};
+    const one = { ...SUBJECT };
     let clients = 0;
     const begun = performance.now();
     await eventually("200 ms", () => {

@@ -7,7 +7,7 @@ import { eventually, testBridge } from "./support.ts";
 /** Tells so many events, whatever they say. */
 function tell({ bridge }: RunningBridge, count: number): void {
   for (let i = 0; i < count; i++) {
-    bridge.events.publish("guest", bridge.guest("demo"));
+    bridge.events.publish("guest", bridge.guest("demo"), { guest: "demo" });
   }
 }
 

@@ -50,7 +50,7 @@ describe("a watcher that does not read", () => {
     await eventually("it is ended", async () => {
       for (let i = 0; i < 100; i++) {
         const guest = bridge.guest("demo");
-        bridge.events.publish("guest", guest);
+        bridge.events.publish("guest", guest, { guest: "demo" });
         bytes += JSON.stringify(guest).length;
         told++;
       }
@@ -92,7 +92,7 @@ describe("more than may wait for a watcher", () => {
     // Something happens before any of it was read.
     bridge.events.subscribe = (listener) => {
       const leave = subscribe(listener);
-      bridge.events.publish("guest", bridge.guest("big"));
+      bridge.events.publish("guest", bridge.guest("big"), { guest: "big" });
       return leave;
     };
     const watcher = await Watcher.ready(running.url);
@@ -114,7 +114,7 @@ describe("more than may wait for a watcher", () => {
     for (let i = 0; i < 8000; i++) {
       const event = { ...endpoint, id: `e${i}`, name: "\u0001".repeat(31) };
       bytes += JSON.stringify(event).length;
-      bridge.events.publish("endpoint", event);
+      bridge.events.publish("endpoint", event, event);
     }
     expect(bytes).toBeGreaterThan(2 ** 22);
     const resumed = await Watcher.ready(running.url, watcher.lastId, watcher);

@@ -99,7 +99,7 @@ describe("dst of a message", () => {
 });
 
 test("the latest 1024 sources are remembered, and the peer always; 53 never", () => {
-  const destinations = new Destinations();
+  const destinations = new Destinations(false);
   const port = { peer: 7 } as ChannelPort;
   for (let src = 1000; src < 2024; src++) destinations.saw(src);
   expect(destinations.allows(1000, port)).toBe(true);

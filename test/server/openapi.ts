@@ -29,7 +29,7 @@ export class AnswerChecker {
   readonly #operations: Operation[];
 
   constructor(document: Document) {
-    this.#ajv.addVocabulary(["openapi", "info", "components", "paths", "tags", "example"]);
+    this.#ajv.addVocabulary(["openapi", "info", "components", "security", "paths", "tags", "example"]);
     this.#ajv.addSchema(document, "document");
     this.#operations = operationsOf(document);
   }

@@ -1,5 +1,6 @@
 import { setImmediate as nextTurn } from "node:timers/promises";
 import { describe, expect, test } from "vitest";
+import { Permit } from "../../server/access/permit.ts";
 import type { ChannelEvents, ChannelPort, EndpointPort } from "../../server/endpoint-port.ts";
 import { JsonClient } from "./json-client.ts";
 import type { RunningBridge } from "./support.ts";
@@ -60,7 +61,7 @@ describe("a private client", () => {
     while ((await late()) < before + 100) {
       for (let i = 0; i < 50; i++) {
         const listener = new Listener();
-        const port = running.bridge.channels.open(sensor, {}, listener);
+        const port = running.bridge.channels.open(sensor, {}, Permit.ofAll(false), listener);
         expect(port.local).not.toBe(local);
         listeners.push(listener);
         open.push(port);
@@ -79,7 +80,7 @@ describe("a private client", () => {
   test("has an address that nobody had before, until all had their turn; then the one that is free for longest", async () => {
     const running = await testBridge();
     const echo = await portOf(running, "echo");
-    const open = () => running.bridge.channels.open(echo, {}, new Listener());
+    const open = () => running.bridge.channels.open(echo, {}, Permit.ofAll(false), new Listener());
     const held = open();
     const seen = new Set([held.local]);
     const [first, second] = [open(), open()];

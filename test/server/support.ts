@@ -22,7 +22,7 @@ export interface RunningBridge {
   readonly guest: (name: string) => Promise<Guest>;
   /** The endpoint of that name, as soon as it is listed and `where` holds for it. */
   readonly endpoint: (name: string, where?: (endpoint: Endpoint) => boolean) => Promise<Endpoint>;
-  readonly connect: (path: string, protocols?: string[]) => Promise<Client>;
+  readonly connect: (path: string, protocols?: string[], headers?: Record<string, string>) => Promise<Client>;
   /** Tries to connect where the bridge is to refuse, and gives its answer. */
   readonly refusal: (path: string, options?: RefusalOptions) => Promise<Problem>;
   readonly close: () => Promise<void>;
@@ -36,10 +36,14 @@ interface RefusalOptions {
 /** A line of the bridge's log. */
 export type LogLine = Record<string, unknown>;
 
-/** Starts a bridge; without a configuration, with the emulated guest `demo`. */
+/**
+ * Starts a bridge; without a configuration, with the emulated guest `demo`.
+ * @param headers of the requests that are made here
+ */
 export async function startBridge(
   input: ConfigInput = {},
   onLog?: (line: LogLine) => void,
+  headers: Record<string, string> = {},
 ): Promise<RunningBridge> {
   const config = Config.parse({ guests: { demo: { kind: "emulated" } }, ...input });
   const sink = { write: (line: string) => onLog?.(JSON.parse(line) as LogLine) };
@@ -48,7 +52,7 @@ export async function startBridge(
   await bridge.start();
   await app.listen({ host: "127.0.0.1", port: 0 });
   const url = `http://127.0.0.1:${(app.server.address() as AddressInfo).port}`;
-  const get = async (path: string): Promise<unknown> => (await fetch(url + path)).json();
+  const get = async (path: string): Promise<unknown> => (await fetch(url + path, { headers })).json();
   const endpoints = async () => EndpointList.parse(await get("/api/v1/endpoints")).endpoints;
   return {
     bridge,
@@ -59,7 +63,8 @@ export async function startBridge(
         (await endpoints()).find((each) => each.name === name && where(each)),
       ),
     guest: async (name) => (await get(`/api/v1/guests/${name}`)) as Guest,
-    connect: (path, protocols) => Client.open(url.replace("http", "ws") + path, protocols),
+    connect: (path, protocols, more = headers) =>
+      Client.open(url.replace("http", "ws") + path, protocols, more),
     refusal: (path, options) => refusal(url.replace("http", "ws") + path, options),
     async close() {
       bridge.close();
@@ -72,8 +77,9 @@ export async function startBridge(
 export async function testBridge(
   input?: ConfigInput,
   onLog?: (line: LogLine) => void,
+  headers?: Record<string, string>,
 ): Promise<RunningBridge> {
-  const running = await startBridge(input, onLog);
+  const running = await startBridge(input, onLog, headers);
   onTestFinished(() => running.close());
   return running;
 }
@@ -153,8 +159,12 @@ export class Client {
   }
 
   /** Rejects with the status where the bridge refuses. */
-  static async open(url: string, protocols: string[] = []): Promise<Client> {
-    const socket = new WebSocket(url, protocols, { perMessageDeflate: false });
+  static async open(
+    url: string,
+    protocols: string[] = [],
+    headers: Record<string, string> = {},
+  ): Promise<Client> {
+    const socket = new WebSocket(url, protocols, { perMessageDeflate: false, headers });
     const client = new Client(socket);
     await Promise.race([
       once(socket, "open"),

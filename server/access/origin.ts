@@ -1,8 +1,8 @@
 import type { IncomingHttpHeaders } from "node:http";
 import { isIP } from "node:net";
-import type { Config } from "../schemas/index.ts";
-import type { Peer } from "./access/peer.ts";
-import { HttpProblem } from "./problem.ts";
+import type { Config } from "../../schemas/index.ts";
+import { HttpProblem } from "../problem.ts";
+import type { Peer } from "./peer.ts";
 
 /**
  * Checks who a request says it is for, and which page it comes from. The name guards against pages that point their

@@ -1,0 +1,69 @@
+import { createHash, randomBytes, timingSafeEqual } from "node:crypto";
+import type { Permit } from "./permit.ts";
+
+/** 256 random bits: there is nothing to guess, so that a plain hash of it is safe to keep. */
+const BYTES = 32;
+/** A token; another text is none, whatever hash is configured: nobody can choose a weak one. */
+const TOKEN = /^rpmsg_[A-Za-z0-9_-]{43}$/;
+/** A bearer that is good once. */
+const TICKET = /^rpmsgt_[A-Za-z0-9_-]{43}$/;
+
+/** A new token. It is kept nowhere but with who gets it. */
+export function newToken(): string {
+  return `rpmsg_${randomBytes(BYTES).toString("base64url")}`;
+}
+
+export function newTicket(): string {
+  return `rpmsgt_${randomBytes(BYTES).toString("base64url")}`;
+}
+
+export function hashOf(credential: string): Buffer {
+  return createHash("sha256").update(credential).digest();
+}
+
+export type CredentialKind = "token" | "ticket";
+
+/** What a text may be, by its form alone. */
+export function kindOf(credential: string): CredentialKind | undefined {
+  if (TOKEN.test(credential)) return "token";
+  return TICKET.test(credential) ? "ticket" : undefined;
+}
+
+/** What one credential is good for. */
+export interface Entry {
+  readonly hash: Buffer;
+  readonly permit: Permit;
+  /** Until when it is taken, in milliseconds since 1970. */
+  readonly until: number;
+}
+
+/** Credentials of one kind, by their hashes. */
+export class Credentials {
+  #entries: Entry[] = [];
+
+  add(entry: Entry): void {
+    this.#entries.push(entry);
+  }
+
+  /**
+   * Adds one that ends. Of those of the same token only the latest stay.
+   * @param most how many of a token there may be
+   */
+  addPassing(entry: Entry, now: number, most: number): void {
+    this.#entries = this.#entries.filter(({ until }) => until > now);
+    const mine = this.#entries.filter(({ permit }) => permit.name === entry.permit.name);
+    const surplus = new Set(mine.slice(0, Math.max(0, mine.length + 1 - most)));
+    this.#entries = [...this.#entries.filter((each) => !surplus.has(each)), entry];
+  }
+
+  /** All are compared, each in constant time: how long it takes tells nothing of them. */
+  find(hash: Buffer): Entry | undefined {
+    let found: Entry | undefined;
+    for (const entry of this.#entries) if (timingSafeEqual(entry.hash, hash)) found = entry;
+    return found;
+  }
+
+  remove(entry: Entry): void {
+    this.#entries = this.#entries.filter((each) => each !== entry);
+  }
+}

@@ -1,0 +1,123 @@
+import type { IncomingHttpHeaders } from "node:http";
+import type { Config } from "../../schemas/index.ts";
+import { HttpProblem } from "../problem.ts";
+import { takeBearer } from "./bearer.ts";
+import { Credentials, hashOf, kindOf, newTicket, newToken } from "./credentials.ts";
+import { Permit } from "./permit.ts";
+
+/** Milliseconds that a ticket is good for, and one that is printed at the start. */
+const TICKET_LIFE = 30_000;
+const FIRST_TICKET_LIFE = 15 * 60_000;
+/** Milliseconds that a session lasts. */
+const SESSION_LIFE = 12 * 3_600_000;
+/** Most tickets, and most sessions, of a token; beyond that the oldest ends. */
+const MOST_OF_A_TOKEN = 64;
+/** Name of the token that is made at the start. */
+const GENERATED = "generated";
+
+const everywhere = ["*/*"];
+const everything = {
+  list: everywhere,
+  read: everywhere,
+  write: everywhere,
+  announce: everywhere,
+  admin: everywhere,
+};
+
+/** A credential that was given out, and when it ends, in milliseconds since 1970. */
+interface Issued {
+  readonly credential: string;
+  readonly until: number;
+}
+
+type GateConfig = Pick<Config, "auth" | "tokens" | "readOnly">;
+
+/** Who may come in: what a request shows becomes its permit. */
+export class Gate {
+  readonly #readOnly: boolean;
+  readonly #now: () => number;
+  readonly #tokens = new Credentials();
+  readonly #sessions = new Credentials();
+  readonly #tickets = new Credentials();
+  /** That of whoever shows nothing; undefined where a token is asked for. */
+  #anybody: Permit | undefined;
+
+  /** @param now milliseconds since 1970 */
+  constructor({ auth, tokens, readOnly }: GateConfig, now: () => number = Date.now) {
+    this.#readOnly = readOnly;
+    this.#now = now;
+    if (auth === "none" || tokens.length === 0) this.#anybody = Permit.ofAll(readOnly);
+    for (const { hash, ...token } of tokens) {
+      const permit = Permit.ofToken(token, readOnly);
+      const bytes = Buffer.from(hash.slice(hash.indexOf(":") + 1), "hex");
+      this.#tokens.add({ hash: bytes, permit, until: permit.expires });
+    }
+  }
+
+  /** Everybody may come in. */
+  get open(): boolean {
+    return this.#anybody !== undefined;
+  }
+
+  /**
+   * Asks for a token from now on, one that is made here.
+   * @returns the token, and a ticket for whoever starts the bridge: this is the only time that they can be had
+   */
+  close(): { token: string; ticket: string } {
+    const token = newToken();
+    const permit = Permit.ofToken({ name: GENERATED, rights: everything }, this.#readOnly);
+    this.#tokens.add({ hash: hashOf(token), permit, until: permit.expires });
+    this.#anybody = undefined;
+    return { token, ticket: this.#issueTicket(permit, FIRST_TICKET_LIFE).credential };
+  }
+
+  /**
+   * What a request may do. A ticket is used up by it.
+   * @throws HttpProblem unauthorized
+   */
+  admit(headers: IncomingHttpHeaders): Permit {
+    const bearer = takeBearer(headers);
+    if (this.#anybody !== undefined) return this.#anybody;
+    if (bearer === undefined) throw unauthorized('want "Authorization: Bearer TOKEN"');
+    const kind = kindOf(bearer);
+    // Of what has not even the form no hash is made.
+    if (kind === undefined) throw unauthorized("what came as a bearer is no token", true);
+    const hash = hashOf(bearer);
+    const known = kind === "ticket" ? [this.#tickets] : [this.#tokens, this.#sessions];
+    for (const credentials of known) {
+      const entry = credentials.find(hash);
+      if (entry === undefined) continue;
+      if (kind === "ticket") credentials.remove(entry);
+      if (entry.until > this.#now()) return entry.permit;
+      throw unauthorized(`the ${kind} has expired`, true);
+    }
+    throw unauthorized(`the ${kind} is not known${kind === "ticket" ? " any more" : ""}`, true);
+  }
+
+  /** A ticket for these rights. */
+  issueTicket(permit: Permit): Issued {
+    return this.#issueTicket(permit, TICKET_LIFE);
+  }
+
+  /** A token for these rights that ends by itself. */
+  issueSession(permit: Permit): Issued {
+    const session = permit.until(this.#now() + SESSION_LIFE);
+    return this.#issue(this.#sessions, newToken(), session, session.expires);
+  }
+
+  #issueTicket(permit: Permit, life: number): Issued {
+    const until = Math.min(this.#now() + life, permit.expires);
+    return this.#issue(this.#tickets, newTicket(), permit, until);
+  }
+
+  #issue(credentials: Credentials, credential: string, permit: Permit, until: number): Issued {
+    credentials.addPassing({ hash: hashOf(credential), permit, until }, this.#now(), MOST_OF_A_TOKEN);
+    return { credential, until };
+  }
+}
+
+function unauthorized(detail: string, shown = false): HttpProblem {
+  // RFC 6750, 3: what was shown is wrong, or nothing was.
+  const challenge = `Bearer realm="rpmsg-bridge"${shown ? ', error="invalid_token"' : ""}`;
+  return new HttpProblem("unauthorized", detail, { "www-authenticate": challenge });
+}

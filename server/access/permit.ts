@@ -1,0 +1,106 @@
+import type { Right, TokenConfig } from "../../schemas/index.ts";
+import { rights } from "../../schemas/index.ts";
+import { HttpProblem } from "../problem.ts";
+import { Patterns } from "./patterns.ts";
+
+/** Of these `--read-only` leaves nothing: they change what a guest sees. */
+const CHANGING: ReadonlySet<Right> = new Set(["write", "announce"]);
+
+/** Why something may not be done: a code of errors. */
+export type Refusal = "forbidden" | "read-only";
+
+/** An endpoint, there or not. */
+export interface Named {
+  readonly guest: string;
+  /** One character a byte. */
+  readonly name: string;
+}
+
+/** What a client may do: requests and connections are judged by it once, when they begin. */
+export class Permit {
+  /** The token's name; undefined where none is asked for: then nobody is told from others. */
+  readonly name: string | undefined;
+  /** When it ends, in milliseconds since 1970. */
+  readonly expires: number;
+  readonly #readOnly: boolean;
+  /** By right; undefined: all of everything. */
+  readonly #patterns: ReadonlyMap<Right, Patterns> | undefined;
+
+  private constructor(
+    readOnly: boolean,
+    name?: string,
+    patterns?: ReadonlyMap<Right, Patterns>,
+    expires = Number.POSITIVE_INFINITY,
+  ) {
+    this.name = name;
+    this.expires = expires;
+    this.#readOnly = readOnly;
+    this.#patterns = patterns;
+  }
+
+  /** That of everybody, where no token is asked for. */
+  static ofAll(readOnly: boolean): Permit {
+    return new Permit(readOnly);
+  }
+
+  static ofToken({ name, rights: granted, expires }: Omit<TokenConfig, "hash">, readOnly: boolean): Permit {
+    const patterns = new Map(rights.map((right) => [right, new Patterns(granted[right] ?? [])]));
+    return new Permit(readOnly, name, patterns, expires);
+  }
+
+  /** The same, for a shorter time. */
+  until(expires: number): Permit {
+    return new Permit(this.#readOnly, this.name, this.#patterns, Math.min(expires, this.expires));
+  }
+
+  /** Why it may not be done; undefined where it may. */
+  refusal(right: Right, { guest, name }: Named): Refusal | undefined {
+    const patterns = this.#patterns;
+    // Whoever may do anything with an endpoint may see it.
+    const granted =
+      patterns === undefined ||
+      patterns.get(right)?.match(guest, name) === true ||
+      (right === "list" && [...patterns.values()].some((each) => each.match(guest, name)));
+    if (!granted) return "forbidden";
+    return this.#readOnly && CHANGING.has(right) ? "read-only" : undefined;
+  }
+
+  may(right: Right, endpoint: Named): boolean {
+    return this.refusal(right, endpoint) === undefined;
+  }
+
+  /** @throws HttpProblem forbidden, read-only */
+  demand(right: Right, endpoint: Named, what: string): void {
+    const refusal = this.refusal(right, endpoint);
+    if (refusal !== undefined) throw this.#problem(refusal, right, what);
+  }
+
+  /** For what concerns all guests. @throws HttpProblem forbidden */
+  demandAdmin(what: string): void {
+    if (this.#patterns?.get("admin")?.matchAll !== false) return;
+    throw new HttpProblem("forbidden", `${what} needs the right "admin" for "*/*": ${this.#whose}`);
+  }
+
+  /** Whether it has a right to an endpoint that the guest has, or could have. */
+  sees(guest: string): boolean {
+    const patterns = this.#patterns;
+    return patterns === undefined || [...patterns.values()].some((each) => each.matchGuest(guest));
+  }
+
+  /**
+   * Messages may go to any address of the guest. Without tokens nobody has this right: it is not needed for anything
+   * usual, and guards those who do not think of it.
+   */
+  isAdmin(endpoint: Named): boolean {
+    return this.#patterns !== undefined && this.may("admin", endpoint);
+  }
+
+  get #whose(): string {
+    return `token "${this.name}" does not have it`;
+  }
+
+  #problem(refusal: Refusal, right: Right, what: string): HttpProblem {
+    if (refusal === "read-only") return new HttpProblem("read-only", `${what}: the bridge is read-only`);
+    return new HttpProblem("forbidden", `${what} needs the right "${right}": ${this.#whose}`);
+  }
+}

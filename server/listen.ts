@@ -1,0 +1,83 @@
+import type { Server } from "node:net";
+import { isIP } from "node:net";
+import type { Server as TlsServer } from "node:tls";
+import type { FastifyInstance } from "fastify";
+import type { Logger } from "pino";
+import { followFiles, tlsOptions } from "./access/tls.ts";
+import { buildApp } from "./app.ts";
+import type { Bridge } from "./bridge.ts";
+import type { ListenAddress } from "./config/flags.ts";
+import { parseListen } from "./config/flags.ts";
+import { httpUrl } from "./http-url.ts";
+
+/** A bridge that can be reached. */
+export interface Listener {
+  readonly app: FastifyInstance;
+  /** `http://127.0.0.1:8080`, with TLS `https:`, or `unix:PATH`. */
+  readonly url: string;
+  /** What was made for this run, where others can reach the bridge and no token is configured; nowhere else. */
+  readonly made: { token: string; ticket: string } | undefined;
+  /** Reads the certificate again. */
+  reload(): void;
+  /** Listens no more. */
+  close(): Promise<void>;
+}
+
+/**
+ * Starts a bridge and listens where its configuration says. Where others than this machine can reach it, and nothing is
+ * said of who may, a token is made.
+ * @throws ConfigError; SystemError or an error with a code as EADDRINUSE: it cannot listen
+ */
+export async function listen(bridge: Bridge, log: Logger): Promise<Listener> {
+  const { config, gate } = bridge;
+  const address = parseListen(config.listen);
+  const tls = config.tls && tlsOptions(config.tls);
+  const made = gate.open && config.auth !== "none" && !isLocal(address) ? gate.close() : undefined;
+  const app = buildApp(bridge, tls);
+  try {
+    await bridge.start();
+    await withMode(address, config.socketMode, () => app.listen(address));
+  } catch (error) {
+    bridge.close();
+    await app.close();
+    throw error;
+  }
+  const files = config.tls && followFiles(app.server as Server as TlsServer, config.tls, log);
+  const bound = app.server.address();
+  const url = typeof bound === "object" && bound !== null ? httpUrl(bound, tls !== undefined) : config.listen;
+  return {
+    app,
+    url,
+    made,
+    reload: () => files?.reload(),
+    close: async () => {
+      files?.stop();
+      await app.close();
+    },
+  };
+}
+
+/** Only programs of this machine come here. */
+export function isLocal(address: ListenAddress): boolean {
+  if ("path" in address) return true;
+  const { host } = address;
+  return host === "localhost" || host === "::1" || (isIP(host) === 4 && host.startsWith("127."));
+}
+
+/**
+ * Sees to it that a socket has its mode from its first moment on, which only the process's mask can do: a change
+ * afterwards would come after the first connection. Nothing else makes files meanwhile.
+ */
+async function withMode(
+  address: ListenAddress,
+  mode: string | undefined,
+  action: () => Promise<unknown>,
+): Promise<void> {
+  const applies = mode !== undefined && "path" in address;
+  const before = applies ? process.umask(0o777 & ~Number.parseInt(mode, 8)) : undefined;
+  try {
+    await action();
+  } finally {
+    if (before !== undefined) process.umask(before);
+  }
+}
