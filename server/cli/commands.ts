@@ -28,6 +28,12 @@ A guest is NAME=KIND[:PATH][,key=value...], KIND one of:
   emulated[:FILE]  in this process, with the services that FILE exports; profile=linux|openamp|rpmsg-lite
   vhost-user:PATH  behind a Unix socket; mode=listen|connect, dialect=linux|linux-bufsz, isolation=none|process`;
 
+const TOKEN_EXAMPLES = `
+Clients show it: RPMSG_BRIDGE_TOKEN=rpmsg_... rpmsg-bridge ls
+
+Example:
+  rpmsg-bridge token --name panel >> bridge.yaml`;
+
 const GUEST_EXAMPLES = `
 Examples:
   rpmsg-bridge guest --socket /run/rpmsg/vm0.sock
@@ -91,6 +97,14 @@ export function buildProgram(): Command {
     .option("--read-only", "send nothing to guests, and declare nothing")
     .addHelpText("after", SERVE_EXAMPLES)
     .action(async (flags) => (await import("./serve.ts")).serve(flags));
+
+  program
+    .command("token")
+    .description("make a token, and the lines that the configuration has of it")
+    .option("--name <name>", "what it is called in the configuration", "client")
+    .option("--json", "print JSON, for machines")
+    .addHelpText("after", TOKEN_EXAMPLES)
+    .action(async (flags) => (await import("./token.ts")).token(flags));
 
   program
     .command("guest")

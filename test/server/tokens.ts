@@ -11,13 +11,16 @@ export interface TestToken {
   readonly headers: { authorization: string };
 }
 
-/** @param rights patterns of endpoints, by right */
+/**
+ * @param rights patterns of endpoints, by right
+ * @param expires milliseconds since 1970
+ */
 export function testToken(
   name: string,
   rights: Partial<Record<Right, string[]>>,
   expires?: number,
+  token = newToken(),
 ): TestToken {
-  const token = newToken();
   return {
     token,
     config: {

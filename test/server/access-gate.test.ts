@@ -1,0 +1,198 @@
+import { describe, expect, test } from "vitest";
+import { Config } from "../../schemas/index.ts";
+import { newTicket, newToken } from "../../server/access/credentials.ts";
+import { Gate } from "../../server/access/gate.ts";
+import type { HttpProblem } from "../../server/problem.ts";
+import { allRights, testToken } from "./tokens.ts";
+
+const all = { read: ["*/*"] };
+
+/** A gate with these tokens, and the time of its clock. */
+function gateOf(...tokens: { config: object }[]): { gate: Gate; clock: { now: number } } {
+  const clock = { now: Date.parse("2027-01-01T00:00:00Z") };
+  const config = Config.parse({ tokens: tokens.map((each) => each.config) });
+  return { gate: new Gate(config, () => clock.now), clock };
+}
+
+const show = (bearer: string) => ({ authorization: `Bearer ${bearer}` });
+
+/** Name of the token that a request counts as; the code and the text where it is refused. */
+function admitted(gate: Gate, headers: Record<string, string>): string | undefined {
+  try {
+    return gate.admit({ ...headers }).name;
+  } catch (error) {
+    const { code, message } = error as HttpProblem;
+    return `${code}: ${message}`;
+  }
+}
+
+describe("what a request shows", () => {
+  const [one, two] = [testToken("one", all), testToken("two", all)];
+  const missing = 'unauthorized: want "Authorization: Bearer TOKEN"';
+  const unknown = "unauthorized: the token is not known";
+  const none = "unauthorized: what came as a bearer is no token";
+
+  test.each<[string, Record<string, string>, string]>([
+    ["nothing", {}, missing],
+    ["a token", one.headers, "one"],
+    ["another", two.headers, "two"],
+    ["the scheme in other letters", { authorization: `bEARER  ${one.token} ` }, "one"],
+    ["another scheme", { authorization: `Basic ${one.token}` }, none],
+    ["a bare token", { authorization: one.token }, none],
+    ["an empty bearer", { authorization: "Bearer " }, none],
+    ["two tokens", { authorization: `Bearer ${one.token} ${two.token}` }, none],
+    ["an unknown token", show(newToken()), unknown],
+    ["an unknown ticket", show(newTicket()), "unauthorized: the ticket is not known any more"],
+    ["a token with a letter more", show(`${one.token}a`), none],
+    ["a token with a letter less", show(one.token.slice(0, -1)), none],
+    ["a hash", show(String(one.config.hash)), none],
+    [
+      "a token in a subprotocol",
+      { "sec-websocket-protocol": `rpmsg.v1.raw, rpmsg.bearer.${one.token}` },
+      "one",
+    ],
+    ["first", { "sec-websocket-protocol": `rpmsg.bearer.${two.token},rpmsg.v1.raw` }, "two"],
+    ["an empty one", { "sec-websocket-protocol": "rpmsg.bearer." }, none],
+    ["subprotocols", { "sec-websocket-protocol": "rpmsg.v1.raw" }, missing],
+    [
+      "both ways: the header counts",
+      { ...one.headers, "sec-websocket-protocol": `rpmsg.bearer.${two.token}` },
+      "one",
+    ],
+  ])("%s", (_what, headers, expected) => {
+    expect(admitted(gateOf(one, two).gate, headers)).toBe(expected);
+  });
+
+  test("is taken out of the headers, and nothing else is", () => {
+    const headers = {
+      ...one.headers,
+      host: "localhost",
+      "sec-websocket-protocol": `rpmsg.v1.raw,rpmsg.bearer.${two.token}, other,rpmsg.bearer.x`,
+    };
+    gateOf(one, two).gate.admit(headers);
+    expect(headers).toEqual({ host: "localhost", "sec-websocket-protocol": "rpmsg.v1.raw, other" });
+  });
+
+  test("a weak token cannot be had, even where its hash is configured", () => {
+    for (const weak of ["password", "rpmsg_password", `rpmsg_${"!".repeat(43)}`]) {
+      const { config } = testToken("weak", all, undefined, weak);
+      expect(admitted(gateOf({ config }).gate, show(weak))).toBe(none);
+    }
+  });
+
+  test("does not matter to a gate that is open", () => {
+    const { gate } = gateOf();
+    expect(gate.open).toBe(true);
+    for (const headers of [{}, one.headers, show("x")]) expect(admitted(gate, headers)).toBeUndefined();
+  });
+
+  test("does not matter with auth none, whatever tokens there are", () => {
+    const gate = new Gate(Config.parse({ auth: "none", tokens: [one.config] }));
+    expect([gate.open, admitted(gate, {})]).toEqual([true, undefined]);
+  });
+});
+
+test("a token ends at its time, not before", () => {
+  const token = testToken("one", all, Date.parse("2027-01-01T00:01:00Z"));
+  const { gate, clock } = gateOf(token);
+  clock.now += 59_999;
+  expect(admitted(gate, token.headers)).toBe("one");
+  clock.now += 1;
+  expect(admitted(gate, token.headers)).toBe("unauthorized: the token has expired");
+});
+
+describe("a ticket", () => {
+  test("is good once, for the rights of its token", () => {
+    const token = testToken("one", { read: ["demo/echo"] });
+    const { gate } = gateOf(token);
+    const { credential } = gate.issueTicket(gate.admit({ ...token.headers }));
+    const permit = gate.admit(show(credential));
+    expect(permit.name).toBe("one");
+    expect(permit.may("read", { guest: "demo", name: "echo" })).toBe(true);
+    expect(permit.may("write", { guest: "demo", name: "echo" })).toBe(false);
+    expect(admitted(gate, show(credential))).toBe("unauthorized: the ticket is not known any more");
+  });
+
+  test("lives for 30 seconds, and not longer than its token", () => {
+    const token = testToken("one", all);
+    const { gate, clock } = gateOf(token);
+    const permit = gate.admit({ ...token.headers });
+    const [early, late] = [gate.issueTicket(permit), gate.issueTicket(permit)];
+    expect(early.until).toBe(clock.now + 30_000);
+    clock.now += 29_999;
+    expect(admitted(gate, show(early.credential))).toBe("one");
+    clock.now += 1;
+    expect(admitted(gate, show(late.credential))).toBe("unauthorized: the ticket has expired");
+    // Used up by that.
+    expect(admitted(gate, show(late.credential))).toBe("unauthorized: the ticket is not known any more");
+
+    const short = testToken("short", all, clock.now + 10_000);
+    const other = gateOf(short);
+    other.clock.now = clock.now;
+    expect(other.gate.issueTicket(other.gate.admit({ ...short.headers })).until).toBe(clock.now + 10_000);
+  });
+
+  test("beyond 64 of a token the oldest ends; those of others stay", () => {
+    const [one, two] = [testToken("one", all), testToken("two", all)];
+    const { gate } = gateOf(one, two);
+    const other = gate.issueTicket(gate.admit({ ...two.headers })).credential;
+    const permit = gate.admit({ ...one.headers });
+    const tickets = Array.from({ length: 66 }, () => gate.issueTicket(permit).credential);
+    const good = tickets.map((ticket) => admitted(gate, show(ticket)) === "one");
+    expect(good).toEqual([false, false, ...Array.from({ length: 64 }, () => true)]);
+    expect(admitted(gate, show(other))).toBe("two");
+  });
+});
+
+describe("a session", () => {
+  test("is a token with the same rights, for 12 hours, which a ticket can be made of", () => {
+    const token = testToken("one", all);
+    const { gate, clock } = gateOf(token);
+    const { credential, until } = gate.issueSession(gate.admit({ ...token.headers }));
+    expect(until).toBe(clock.now + 12 * 3_600_000);
+    for (let i = 0; i < 3; i++) expect(admitted(gate, show(credential))).toBe("one");
+    const permit = gate.admit(show(credential));
+    expect(permit.expires).toBe(until);
+    clock.now = until - 1000;
+    expect(gate.issueTicket(permit).until).toBe(until);
+    expect(admitted(gate, show(credential))).toBe("one");
+    clock.now = until;
+    expect(admitted(gate, show(credential))).toBe("unauthorized: the token has expired");
+    expect(admitted(gate, token.headers)).toBe("one");
+  });
+
+  test("ends with its token, whatever it was made of", () => {
+    const { gate, clock } = gateOf();
+    const end = clock.now + 60_000;
+    const token = testToken("one", all, end);
+    const other = gateOf(token);
+    const first = other.gate.issueSession(other.gate.admit({ ...token.headers }));
+    const second = other.gate.issueSession(other.gate.admit(show(first.credential)));
+    expect([gate.open, first.until, second.until]).toEqual([true, end, end]);
+  });
+});
+
+test("a gate that is closed without tokens has one, and a ticket that lives for 15 minutes", () => {
+  const { gate, clock } = gateOf();
+  const { token, ticket } = gate.close();
+  expect([gate.open, admitted(gate, {}), admitted(gate, show(token))]).toEqual([
+    false,
+    'unauthorized: want "Authorization: Bearer TOKEN"',
+    "generated",
+  ]);
+  clock.now += 15 * 60_000 - 1;
+  const permit = gate.admit(show(ticket));
+  expect(() => permit.demandAdmin("all")).not.toThrow();
+  expect(admitted(gate, show(ticket))).toContain("not known");
+  const later = gateOf();
+  const made = later.gate.close();
+  later.clock.now += 15 * 60_000;
+  expect(admitted(later.gate, show(made.ticket))).toContain("expired");
+});
+
+test("tokens are as many and as long as 256 random bits are", () => {
+  const made = Array.from({ length: 100 }, newToken);
+  expect(new Set(made).size).toBe(100);
+  for (const token of made) expect(Buffer.from(token.slice("rpmsg_".length), "base64url")).toHaveLength(32);
+  expect(allRights().token).not.toBe(allRights().token);
+});
