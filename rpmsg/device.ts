@@ -59,6 +59,8 @@ export interface DeviceEvents {
   onPeer?(endpoint: Endpoint, first: boolean): void;
   /** Nothing waits to be sent any more. */
   onIdle?(): void;
+  /** A message that found no buffer, or no peer, is in the response queue after so many milliseconds. */
+  onWaited?(milliseconds: number): void;
   /** The guest broke a queue, which is stopped until a reset. */
   onError?(queue: number, error: GuestError): void;
 }
@@ -146,6 +148,7 @@ export class RpmsgDevice {
     this.#response = new ResponseSide({
       onBroken: (error) => this.#broken(RESPONSE_QUEUE, error),
       onIdle: () => events.onIdle?.(),
+      onWaited: (milliseconds) => events.onWaited?.(milliseconds),
     });
     this.#request = new RequestSide(this.#endpoints, {
       onBroken: (error) => this.#broken(REQUEST_QUEUE, error),
@@ -193,6 +196,11 @@ export class RpmsgDevice {
   /** Messages that wait to be sent. */
   get pending(): number {
     return this.#response.pending;
+  }
+
+  /** Bytes that wait to be sent, 16 for each message included. */
+  get pendingBytes(): number {
+    return this.#response.pendingBytes;
   }
 
   get counters(): DeviceCounters {

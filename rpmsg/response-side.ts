@@ -9,6 +9,8 @@ export interface ResponseEvents {
   onBroken(error: GuestError): void;
   /** Nothing waits to be sent any more. */
   onIdle(): void;
+  /** A message that found no buffer, or no peer, is in the queue after so many milliseconds. */
+  onWaited(milliseconds: number): void;
 }
 
 /** For a hand-over: plain data. */
@@ -51,6 +53,8 @@ export class ResponseSide implements SendQueueDevice {
   readonly #peerless = new Set<SendQueue>();
   #publishScheduled = false;
   #serveScheduled = false;
+  /** What the clock said when the first message of this `serve` went; 0 before. */
+  #servedAt = 0;
   #clockOffset = 0;
   #frozenAt: number | undefined;
   readonly #header = new Uint32Array(HEADER_SIZE / 4);
@@ -193,6 +197,11 @@ export class ResponseSide implements SendQueueDevice {
     return this.#waiting.length === 0 && this.#peerless.size === 0;
   }
 
+  /** Bytes that wait to be sent, 16 for each message included. */
+  get pendingBytes(): number {
+    return this.#queues().reduce((sum, queue) => sum + queue.pendingBytes, 0);
+  }
+
   /** Messages that wait to be sent. */
   get pending(): number {
     return this.#queues().reduce((sum, queue) => sum + queue.pending, 0);
@@ -218,6 +227,11 @@ export class ResponseSide implements SendQueueDevice {
     if (this.#peerless.delete(queue)) this.wait(queue);
   }
 
+  waited(since: number): void {
+    if (this.#servedAt === 0) this.#servedAt = this.clock();
+    this.#events.onWaited(this.#servedAt - since);
+  }
+
   clock(): number {
     return this.#frozenAt ?? performance.now() - this.#clockOffset;
   }
@@ -233,6 +247,7 @@ export class ResponseSide implements SendQueueDevice {
   /** One message of each waiting queue in turn, as long as there are buffers. */
   serve(): void {
     if (this.#queue === undefined || !this.#listening) return;
+    this.#servedAt = 0;
     for (let queue = this.#waiting[0]; queue !== undefined; queue = this.#waiting[0]) {
       const result = queue.serve();
       if (result === "no-buffer") break;

@@ -54,6 +54,8 @@ export interface SendQueueDevice {
   advanced(queue: SendQueue): void;
   /** Milliseconds for which the guest was able to take messages: it stands still while the guest is suspended. */
   clock(): number;
+  /** A message that had to wait is in the response queue; `since` is what the clock said when it came. */
+  waited(since: number): void;
 }
 
 /** Messages that are gone before the array is made shorter: a shift for each would move all others. */
@@ -68,6 +70,7 @@ const TIMER_STEP = 10;
 interface QueuedMessage<Ticket> {
   dst: number | undefined;
   bytes: Uint8Array;
+  since: number;
   deadline: number;
   ticket: Ticket | undefined;
 }
@@ -152,11 +155,13 @@ export class SendQueue<Ticket = unknown> {
     // One message always fits, so that a bound below the largest message cannot block a sender for ever.
     const cost = MESSAGE_COST + length;
     if (this.pendingBytes + cost > this.#options.limit && this.pending > 0) return "queue-full";
-    const deadline = this.#device.clock() + timeout;
+    const since = this.#device.clock();
+    const deadline = since + timeout;
     // Not slice(): that of a Buffer does not copy.
     this.#waiting.push({
       dst,
       bytes: new Uint8Array(bytes.subarray(offset, offset + length)),
+      since,
       deadline,
       ticket,
     });
@@ -178,14 +183,16 @@ export class SendQueue<Ticket = unknown> {
     if (message === undefined) return "empty";
     const to = message.dst ?? this.#target.peer;
     if (to === undefined) return "no-peer";
-    const { bytes, ticket } = message;
+    const { bytes, since, ticket } = message;
     const code = this.#device.transmit(this.#endpoint.address, to, bytes, 0, bytes.length, this, ticket);
     if (code === "no-buffer") return code;
     this.#shift();
     const before = this.pendingBytes;
     this.pendingBytes -= MESSAGE_COST + bytes.length;
-    if (code === "sent") this.#events.onSent?.(bytes.length, ticket);
-    else this.#events.onUndelivered?.(code, ticket);
+    if (code === "sent") {
+      this.#device.waited(since);
+      this.#events.onSent?.(bytes.length, ticket);
+    } else this.#events.onUndelivered?.(code, ticket);
     this.#relieved(before);
     return "sent";
   }
@@ -216,7 +223,7 @@ export class SendQueue<Ticket = unknown> {
     const now = this.#device.clock();
     for (const { dst, bytes, left, ticket } of messages) {
       const deadline = now + left;
-      this.#waiting.push({ dst, bytes, deadline, ticket });
+      this.#waiting.push({ dst, bytes, since: now, deadline, ticket });
       this.pendingBytes += MESSAGE_COST + bytes.length;
       this.#earliest = Math.min(this.#earliest, deadline);
     }

@@ -81,8 +81,12 @@ export class Bridge implements ChannelHost {
   }
 
   /** What is counted of each guest besides what its description has. */
-  guestCounts(): { guest: string; counts: GuestCounts }[] {
-    return [...this.#guests.values()].map(({ name, counts }) => ({ guest: name, counts }));
+  guestCounts(): { guest: string; counts: GuestCounts; waiting: { messages: number; bytes: number } }[] {
+    return [...this.#guests.values()].map(({ name, counts, device }) => ({
+      guest: name,
+      counts,
+      waiting: { messages: device.pending, bytes: device.pendingBytes },
+    }));
   }
 
   /** @throws HttpProblem guest-unknown */

@@ -19,6 +19,7 @@ import type { ClientCounts, ProtocolName } from "../client-counts.ts";
 import type { Directory, EndpointReference } from "../directory.ts";
 import { parseChannelPath } from "../endpoint-path.ts";
 import type { ChannelEvents, ChannelPort, EndpointPort } from "../endpoint-port.ts";
+import type { Histogram } from "../histogram.ts";
 import { HttpProblem } from "../problem.ts";
 import { marksOf } from "./back-pressure.ts";
 import type { ConnectionHandler } from "./connection.ts";
@@ -82,6 +83,11 @@ export class Channels {
 
   constructor(host: ChannelHost) {
     this.#host = host;
+  }
+
+  /** How long messages took from the guest to the socket, in seconds. */
+  get latency(): Histogram {
+    return this.#turn.probe.histogram;
   }
 
   /** How many connections there are of each subprotocol. */

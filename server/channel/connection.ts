@@ -6,6 +6,7 @@ import { closeCodeOf } from "../client-counts.ts";
 import type { EndReason } from "../endpoint-port.ts";
 import type { FlushTurn } from "./frame-writer.ts";
 import { FrameWriter } from "./frame-writer.ts";
+import type { LatencyProbe } from "./latency-probe.ts";
 
 /** `readyState` of a WebSocket on which no close frame was sent. */
 const OPEN = 1;
@@ -40,6 +41,7 @@ export interface ConnectionHandler {
 export class Connection {
   readonly writer: FrameWriter;
   readonly counts: ClientCounts;
+  readonly probe: LatencyProbe;
   readonly #stream: Duplex;
   #socket: WebSocket | undefined;
   #handler: ConnectionHandler | undefined;
@@ -58,6 +60,7 @@ export class Connection {
   constructor(stream: Duplex, turn: FlushTurn, counts: ClientCounts) {
     this.#stream = stream;
     this.counts = counts;
+    this.probe = turn.probe;
     this.writer = new FrameWriter(stream, turn, () => this.isOpen);
   }
 

@@ -1,4 +1,5 @@
 import type { Duplex } from "node:stream";
+import { LatencyProbe } from "./latency-probe.ts";
 
 /** Holds what a turn brings for most clients. */
 const SLAB = 16_384;
@@ -15,6 +16,7 @@ const MOST_HEADER = 10;
  * write.
  */
 export class FlushTurn {
+  readonly probe = new LatencyProbe();
   readonly #dirty: FrameWriter[] = [];
   /** Slabs that nobody uses at the moment: idle connections hold none. */
   readonly #spare: Buffer[] = [];
@@ -24,6 +26,7 @@ export class FlushTurn {
     this.#dirty.push(writer);
     if (this.#scheduled) return;
     this.#scheduled = true;
+    this.probe.begin();
     setImmediate(() => this.#flush());
   }
 
@@ -38,6 +41,7 @@ export class FlushTurn {
   #flush(): void {
     this.#scheduled = false;
     for (const writer of this.#dirty.splice(0)) writer.flush();
+    this.probe.end();
   }
 }
 
@@ -70,6 +74,7 @@ export class FrameWriter {
 
   /** Adds one binary message: `length` bytes, which are copied. */
   binary(bytes: Uint8Array, offset: number, length: number): void {
+    this.#turn.probe.carries = true;
     this.#copy(this.#begin(FIN_BINARY, length), bytes, offset, length);
   }
 
@@ -82,6 +87,7 @@ export class FrameWriter {
     offset: number,
     length: number,
   ): void {
+    this.#turn.probe.carries = true;
     const at = this.#begin(FIN_BINARY, 12 + length);
     const slab = this.#slab as Buffer;
     slab.writeUInt32LE(first, at);
@@ -90,8 +96,9 @@ export class FrameWriter {
     this.#copy(at + 12, bytes, offset, length);
   }
 
-  /** Adds one text message: ASCII text, then the bytes of text in UTF-8. */
+  /** Adds one text message: ASCII text, then the bytes of text in UTF-8. A message of the guest has such a head. */
   text(head: string, tail: Uint8Array): void {
+    if (head !== "") this.#turn.probe.carries = true;
     const at = this.#begin(FIN_TEXT, head.length + tail.length);
     (this.#slab as Buffer).write(head, at, "latin1");
     this.#copy(at + head.length, tail, 0, tail.length);

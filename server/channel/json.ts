@@ -18,6 +18,7 @@ import type { Connection, ConnectionHandler } from "./connection.ts";
 import { endOf } from "./connection.ts";
 import { Destinations } from "./destinations.ts";
 import { parseFrame } from "./frame-parser.ts";
+import type { LatencyProbe } from "./latency-probe.ts";
 import type { MessageEncoder } from "./message-encoder.ts";
 import { decodeText } from "./message-encoder.ts";
 import type { OutflowSink } from "./outflow.ts";
@@ -142,6 +143,10 @@ export class JsonChannel implements ChannelEvents<MessageId>, ConnectionHandler,
   onMessage(src: number, bytes: Uint8Array, offset: number, length: number, serial: number): void {
     this.#destinations.saw(src);
     this.#outflow.offer(src, bytes, offset, length, serial);
+  }
+
+  get probe(): LatencyProbe | undefined {
+    return this.#connection?.probe;
   }
 
   get pendingBytes(): number {

@@ -1,6 +1,7 @@
 import type { Limits, SlowPolicy } from "../../schemas/index.ts";
 import { MUX_MESSAGE_COST } from "../../schemas/index.ts";
 import type { DropCause } from "../endpoint-port.ts";
+import type { LatencyProbe } from "./latency-probe.ts";
 
 /** Most bytes in a socket up to which messages go straight to it where the oldest are to be dropped. */
 const SOCKET_BYTES = 64 * 1024;
@@ -12,6 +13,8 @@ const COMPACT = 1024;
 export interface OutflowSink {
   /** Bytes that the client has not taken. */
   readonly pendingBytes: number;
+  /** Measures what was written late; undefined while nothing goes to a socket. */
+  readonly probe: LatencyProbe | undefined;
   write(seq: number, src: number, bytes: Uint8Array, offset: number, length: number, serial: number): void;
   /** So many messages were dropped since the last one that was written. */
   writeDropped(count: number): void;
@@ -27,6 +30,8 @@ export interface OutflowSink {
 }
 
 interface Waiting {
+  /** When it came, where it is measured; else 0. */
+  since: number;
   seq: number;
   src: number;
   bytes: Uint8Array;
@@ -69,7 +74,12 @@ export class Outflow {
     const seq = ++this.seq;
     const sink = this.#sink;
     if (this.#count > 0 || !this.#mayWrite(length)) {
-      this.#wait({ seq, src, bytes: new Uint8Array(bytes.subarray(offset, offset + length)) });
+      this.#wait({
+        since: this.#count === 0 ? performance.now() : 0,
+        seq,
+        src,
+        bytes: new Uint8Array(bytes.subarray(offset, offset + length)),
+      });
       return;
     }
     // One message always fits: a client that has taken everything is not slow, however long it is.
@@ -93,10 +103,11 @@ export class Outflow {
   drained(): void {
     if (this.#ended) return;
     for (let next = this.#waiting[this.#first]; next !== undefined; next = this.#waiting[this.#first]) {
-      const { seq, src, bytes } = next;
+      const { since, seq, src, bytes } = next;
       if (!this.#mayWrite(bytes.length)) break;
       this.#shift();
       this.#write(seq, src, bytes, 0, bytes.length, 0);
+      if (since !== 0) this.#sink.probe?.late(since);
     }
     const { pendingBytes } = this.#sink;
     if (this.#held !== undefined && this.#waitingBytes + pendingBytes <= this.#limits.slowReaderBytes / 2) {

@@ -5,6 +5,7 @@ import type { Marks } from "./back-pressure.ts";
 import { marksOf } from "./back-pressure.ts";
 import type { Connection, ConnectionHandler } from "./connection.ts";
 import { endOf } from "./connection.ts";
+import type { LatencyProbe } from "./latency-probe.ts";
 import type { OutflowSink } from "./outflow.ts";
 import { Outflow } from "./outflow.ts";
 
@@ -38,6 +39,10 @@ export class RawChannel implements ChannelEvents<undefined>, ConnectionHandler, 
   onMessage(src: number, bytes: Uint8Array, offset: number, length: number, serial: number): void {
     if (this.#connection.isOpen) this.#outflow.offer(src, bytes, offset, length, serial);
     else this.dropped(1, "closed");
+  }
+
+  get probe(): LatencyProbe {
+    return this.#connection.probe;
   }
 
   get pendingBytes(): number {

@@ -6,6 +6,7 @@ import { HttpProblem } from "../problem.ts";
 import { marksOf } from "./back-pressure.ts";
 import type { Connection } from "./connection.ts";
 import { Destinations } from "./destinations.ts";
+import type { LatencyProbe } from "./latency-probe.ts";
 import type { OutflowSink } from "./outflow.ts";
 import { Outflow } from "./outflow.ts";
 
@@ -150,6 +151,10 @@ export class Subscription implements ChannelEvents<number>, OutflowSink {
     this.#destinations.saw(src);
     if (this.#mux.connection.isOpen) this.#outflow.offer(src, bytes, offset, length, serial);
     else this.dropped(1, "closed");
+  }
+
+  get probe(): LatencyProbe {
+    return this.#mux.connection.probe;
   }
 
   /** Nobody is a slow reader for what others brought, unless all together are too much. */

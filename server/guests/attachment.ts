@@ -77,6 +77,7 @@ export class Attachment {
         onTold: (announcement) => this.#told(announcement),
         onPeer: (endpoint, first) => this.#peerLearned(endpoint, first),
         onIdle: () => this.#onIdle?.(),
+        onWaited: (milliseconds) => this.counts.waits.observe(milliseconds / 1000),
         onError: (queue, error) => this.#broken(queue, error),
       },
       { maxGuestAnnouncements: limits.guestAnnouncements },

@@ -1,7 +1,7 @@
 import type { Bridge } from "../bridge.ts";
 import type { Tally } from "../tally.ts";
 import type { Family, Sample } from "./family.ts";
-import { counter, gauge } from "./family.ts";
+import { counter, gauge, histogram } from "./family.ts";
 
 /** Connections of clients, and what of theirs was refused. */
 export function clientFamilies({ counts, channels }: Bridge): Family[] {
@@ -23,6 +23,11 @@ export function clientFamilies({ counts, channels }: Bridge): Family[] {
       "rpmsg_connections_closed_total",
       "WebSocket connections that ended, by cause.",
       by("cause", counts.closed),
+    ),
+    histogram(
+      "rpmsg_guest_to_socket_seconds",
+      "From the guest's ring to the client's socket, of the first frame of each turn of the event loop.",
+      [{ labels: {}, histogram: channels.latency }],
     ),
     counter(
       "rpmsg_client_rejected_total",

@@ -1,4 +1,5 @@
 import { Registry } from "prom-client";
+import type { Histogram } from "../histogram.ts";
 
 export interface Sample {
   readonly labels: Readonly<Record<string, string | number>>;
@@ -21,6 +22,28 @@ export function gauge(name: string, help: string, samples: readonly Sample[] | n
 
 export function counter(name: string, help: string, samples: readonly Sample[] | number): Family {
   return { name, type: "counter", help, samples: samplesOf(samples) };
+}
+
+/** One histogram a set of labels. */
+export function histogram(
+  name: string,
+  help: string,
+  all: readonly { labels: Sample["labels"]; histogram: Histogram }[],
+): Family {
+  const samples = all.flatMap(({ labels, histogram: values }): Sample[] => {
+    const counts = values.cumulative();
+    const buckets = counts.map((value, i) => ({
+      metricName: `${name}_bucket`,
+      labels: { ...labels, le: values.bounds[i] ?? "+Inf" },
+      value,
+    }));
+    return [
+      ...buckets,
+      { metricName: `${name}_sum`, labels, value: values.sum },
+      { metricName: `${name}_count`, labels, value: counts.at(-1) ?? 0 },
+    ];
+  });
+  return { name, type: "histogram", help, samples };
 }
 
 /** A family in the text format of Prometheus. A metric without values is there with its name, so that it can be found. */

@@ -3,7 +3,7 @@ import { Endpoint as EndpointSchema, Guest } from "../../schemas/index.ts";
 import type { Bridge } from "../bridge.ts";
 import { fieldText, fieldTexts } from "../documents/field-texts.ts";
 import type { Family, Sample } from "./family.ts";
-import { counter, gauge } from "./family.ts";
+import { counter, gauge, histogram } from "./family.ts";
 
 /** Endpoints that have metrics of their own: the first ones. A guest may announce very many. */
 const MOST_ENDPOINTS = 1000;
@@ -68,7 +68,20 @@ function causeFamilies(bridge: Bridge, guests: readonly Guest[]): Family[] {
     all.flatMap(({ guest, counts }) =>
       [...counts[field].entries()].map(([cause, value]) => ({ labels: { guest, cause }, value })),
     );
+  const waiting = (field: "messages" | "bytes"): Sample[] =>
+    all.map(({ guest, waiting: amounts }) => ({ labels: { guest }, value: amounts[field] }));
   return [
+    gauge("rpmsg_guest_waiting_messages", "Messages that wait for the guest.", waiting("messages")),
+    gauge(
+      "rpmsg_guest_waiting_bytes",
+      "Bytes that wait for the guest, 16 for each message included.",
+      waiting("bytes"),
+    ),
+    histogram(
+      "rpmsg_guest_send_wait_seconds",
+      "How long messages to the guest waited that found no buffer, or no peer, at once.",
+      all.map(({ guest, counts }) => ({ labels: { guest }, histogram: counts.waits })),
+    ),
     counter(
       "rpmsg_guest_rejected_total",
       "What of a guest or its frontend was refused or ignored, by where (message, queue, frontend) and code.",

@@ -1,12 +1,22 @@
 import { readdirSync, readFileSync } from "node:fs";
+import { performance } from "node:perf_hooks";
+import type { Histogram } from "../histogram.ts";
 import type { Family } from "./family.ts";
-import { counter, gauge } from "./family.ts";
+import { counter, gauge, histogram } from "./family.ts";
 
 /** The process, under the names that all Prometheus clients use. */
-export function processFamilies(): Family[] {
+export function processFamilies(lag: Histogram): Family[] {
   const { rss, heapTotal, heapUsed, external } = process.memoryUsage();
   const { user, system } = process.cpuUsage();
   const families = [
+    histogram("nodejs_eventloop_lag_seconds", "How late timers are, while somebody scrapes.", [
+      { labels: {}, histogram: lag },
+    ]),
+    counter(
+      "nodejs_eventloop_active_seconds_total",
+      "Time in which the event loop did not wait for anything.",
+      performance.eventLoopUtilization().active / 1000,
+    ),
     gauge("process_resident_memory_bytes", "Resident memory.", rss),
     gauge(
       "process_start_time_seconds",

@@ -1,11 +1,14 @@
 import type { FastifyPluginAsync } from "fastify";
 import { z } from "zod";
 import type { Bridge } from "../bridge.ts";
+import type { Scraper } from "../metrics/scrape.ts";
 import { problems } from "./problems.ts";
 
 /** Counters of guests and endpoints for Prometheus. */
 export function metricsRoutes(bridge: Bridge): FastifyPluginAsync {
   return async (app) => {
+    let scraper: Scraper | undefined;
+    app.addHook("onClose", async () => scraper?.close());
     app.get(
       "/metrics",
       {
@@ -13,8 +16,8 @@ export function metricsRoutes(bridge: Bridge): FastifyPluginAsync {
           operationId: "getMetrics",
           summary: "Metrics for Prometheus",
           description:
-            "The counters of guests and endpoints, named as in `/api/v1`: `messagesToGuest` of an endpoint is " +
-            "`rpmsg_endpoint_messages_to_guest_total`. Those of what is gone are gone too.",
+            "The counters of guests and endpoints are named as in `/api/v1`: `messagesToGuest` of an endpoint is " +
+            "`rpmsg_endpoint_messages_to_guest_total`. Those of what is gone are gone too. docs/metrics.md has all.",
           tags: ["bridge"],
           response: {
             200: { content: { "text/plain": { schema: z.string() } } },
@@ -25,8 +28,9 @@ export function metricsRoutes(bridge: Bridge): FastifyPluginAsync {
       async ({ permit }, reply) => {
         permit.demandAdmin("/metrics");
         // Loaded when first asked for: a bridge that nobody watches starts without it.
-        const { METRICS_TYPE, scrape } = await import("../metrics/scrape.ts");
-        return reply.type(METRICS_TYPE).send(await scrape(bridge));
+        const metrics = await import("../metrics/scrape.ts");
+        scraper ??= new metrics.Scraper(bridge);
+        return reply.type(metrics.METRICS_TYPE).send(await scraper.scrape());
       },
     );
   };

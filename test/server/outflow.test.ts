@@ -13,6 +13,7 @@ const scratch = new Uint8Array(16_384);
 /** A socket whose client takes what the test says, and all that is told of messages. */
 class Sink implements OutflowSink {
   pendingBytes = 0;
+  readonly probe = undefined;
   /** In order: `3` for a message that was written, `-2` for so many dropped. */
   readonly log: number[] = [];
   readonly written: { seq: number; bytes: Buffer }[] = [];
