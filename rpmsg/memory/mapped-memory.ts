@@ -1,9 +1,6 @@
-import { FrontendError } from "../errors.ts";
-import { errnoName } from "../posix/errno.ts";
-import { fileSize, mapShared, sealShrink } from "../posix/shared-memory.ts";
-import { closeFd } from "../posix/unix-socket.ts";
 import type { MemoryRegion } from "./guest-memory.ts";
 import { memoryWindow } from "./guest-memory.ts";
+import { mapFile } from "./mapped-file.ts";
 
 /** A region of a memory file. */
 export interface MappedRegion extends MemoryRegion {
@@ -11,13 +8,12 @@ export interface MappedRegion extends MemoryRegion {
   readonly fd: number;
   /** Where in the file the region begins, in bytes. */
   readonly fileOffset: number;
+  /** The file cannot shrink any more. */
+  readonly sealed: boolean;
 }
 
 /**
- * Maps a region of a memory file that a frontend passed. Takes the descriptor, on errors too.
- *
- * A peer that truncates its file would kill this process with SIGBUS: the file must be large enough now, and is
- * sealed against shrinking where it allows that (memfd with MFD_ALLOW_SEALING).
+ * Maps a region of a memory file that a frontend passed, as `mapFile` does. Takes the descriptor, on errors too.
  * @param fileOffset bytes into the file, a multiple of the page size
  * @throws FrontendError memory-range, memory-map
  */
@@ -28,44 +24,17 @@ export function mappedRegion(
   userAddress: number,
   size: number,
 ): MappedRegion {
-  try {
-    // Sealed first: a size that is looked at before may be another one afterwards.
-    sealShrink(fd);
-    const bytes = fileSize(fd);
-    if (bytes < 0)
-      throw new FrontendError("memory-map", `cannot look at the memory file: ${errnoName(bytes)}`);
-    if (!(size > 0) || !(fileOffset + size <= bytes)) {
-      throw new FrontendError(
-        "memory-range",
-        `a region of ${size} bytes at ${fileOffset} is beyond its file of ${bytes}`,
-      );
-    }
-    const mapping = mapShared(fd, fileOffset, size);
-    if (typeof mapping === "number") {
-      throw new FrontendError(
-        "memory-map",
-        `cannot map ${size} bytes at ${fileOffset}: ${errnoName(mapping)}`,
-      );
-    }
-    let open = true;
-    return {
-      fd,
-      fileOffset,
-      guestAddress,
-      userAddress,
-      size,
-      windows: mapping.windows.map(({ offset, buffer }) =>
-        memoryWindow(guestAddress + offset, userAddress + offset, buffer),
-      ),
-      close() {
-        if (!open) return;
-        open = false;
-        mapping.unmap();
-        closeFd(fd);
-      },
-    };
-  } catch (error) {
-    closeFd(fd);
-    throw error;
-  }
+  const file = mapFile(fd, fileOffset, size);
+  return {
+    fd,
+    fileOffset,
+    guestAddress,
+    userAddress,
+    size,
+    sealed: file.sealed,
+    windows: file.windows.map(({ offset, buffer }) =>
+      memoryWindow(guestAddress + offset, userAddress + offset, buffer),
+    ),
+    close: () => file.close(),
+  };
 }

@@ -12,6 +12,8 @@ import {
   bits,
   feature,
   hasBit,
+  INFLIGHT_PADDED_SIZE,
+  INFLIGHT_SIZE,
   NEED_REPLY,
   protocolFeature,
   REGION_SIZE,
@@ -27,9 +29,11 @@ const MAX_CONFIG_SIZE = 256;
 
 const PROTOCOL_FEATURES = bits(
   protocolFeature.MQ,
+  protocolFeature.LOG_SHMFD,
   protocolFeature.REPLY_ACK,
   protocolFeature.BACKEND_REQ,
   protocolFeature.CONFIG,
+  protocolFeature.INFLIGHT_SHMFD,
   protocolFeature.RESET_DEVICE,
   protocolFeature.CONFIGURE_MEM_SLOTS,
   protocolFeature.STATUS,
@@ -56,13 +60,16 @@ export interface BackendSnapshot {
   readonly vrings: VringPairSnapshot;
 }
 
-/** What a request may look like, and what answers it. A handler's result is the reply's payload. */
+/** A reply's payload, with a descriptor that stays ours or without. */
+type Reply = Uint8Array | { readonly payload: Uint8Array; readonly fd: number };
+
+/** What a request may look like, and what answers it. A handler's result is the reply. */
 interface Handler {
   /** Exact size of the payload, or its bounds. */
   size: number | readonly [least: number, most: number];
   /** Most descriptors that may come with it. */
   fds?: number;
-  run(message: VhostUserMessage): Uint8Array | undefined;
+  run(message: VhostUserMessage): Reply | undefined;
 }
 
 /**
@@ -98,6 +105,7 @@ export class VhostUserBackend {
     this.#events = events;
     const offered = [
       RPMSG_F_NS,
+      feature.LOG_ALL,
       feature.INDIRECT,
       feature.EVENT_IDX,
       feature.PROTOCOL_FEATURES,
@@ -163,7 +171,7 @@ export class VhostUserBackend {
   #receive(message: VhostUserMessage): void {
     const wantsAck =
       (message.flags & NEED_REPLY) !== 0 && hasBit(this.#protocolFeatures, protocolFeature.REPLY_ACK);
-    let reply: Uint8Array | undefined;
+    let reply: Reply | undefined;
     try {
       reply = this.#handle(message);
     } catch (error) {
@@ -172,11 +180,12 @@ export class VhostUserBackend {
       this.#connection.send(message.id, REPLY, u64Payload(1n));
       return;
     }
-    if (reply !== undefined) this.#connection.send(message.id, REPLY, reply);
+    if (reply instanceof Uint8Array) this.#connection.send(message.id, REPLY, reply);
+    else if (reply !== undefined) this.#connection.send(message.id, REPLY, reply.payload, [reply.fd]);
     else if (wantsAck) this.#connection.send(message.id, REPLY, u64Payload(0n));
   }
 
-  #handle(message: VhostUserMessage): Uint8Array | undefined {
+  #handle(message: VhostUserMessage): Reply | undefined {
     const name = requestName(message.id);
     if ((message.flags & REPLY) !== 0)
       throw new FrontendError("reply-unexpected", `${name} is marked as a reply`);
@@ -199,6 +208,7 @@ export class VhostUserBackend {
     const state = 8;
     /** GET requests may come with a payload that nobody reads. */
     const any = [0, 8] as const;
+    const inflight = [INFLIGHT_SIZE, INFLIGHT_PADDED_SIZE] as const;
     const handlers: [number, Handler][] = [
       [request.GET_FEATURES, { size: any, run: () => u64Payload(this.#offered) }],
       [
@@ -237,6 +247,41 @@ export class VhostUserBackend {
           size: 8 + REGION_SIZE,
           fds: 1,
           run: (m) => vrings.changeMemory((memory) => memory.remove(m)),
+        },
+      ],
+      [
+        request.SET_LOG_BASE,
+        {
+          size: 16,
+          fds: 1,
+          run: (message) => {
+            this.#needs(protocolFeature.LOG_SHMFD, message);
+            vrings.setLogBase(message);
+            return u64Payload(0n);
+          },
+        },
+      ],
+      [request.SET_LOG_FD, { size: any, fds: 1, run: (message) => vrings.setLogFd(message) }],
+      [
+        request.GET_INFLIGHT_FD,
+        {
+          size: inflight,
+          run: (message) => {
+            this.#needs(protocolFeature.INFLIGHT_SHMFD, message);
+            return vrings.getInflight(message);
+          },
+        },
+      ],
+      [
+        request.SET_INFLIGHT_FD,
+        {
+          size: inflight,
+          fds: 1,
+          run: (message) => {
+            this.#needs(protocolFeature.INFLIGHT_SHMFD, message);
+            vrings.setInflight(message);
+            return undefined;
+          },
         },
       ],
       [request.SET_VRING_NUM, { size: state, run: ({ payload }) => vrings.setSize(payload) }],
@@ -278,9 +323,7 @@ export class VhostUserBackend {
     if ((features & ~this.#offered) !== 0n) {
       throw new FrontendError("feature-not-offered", `SET_FEATURES has 0x${features.toString(16)}`);
     }
-    this.#vrings.features = features;
-    // Without the bit there is no SET_VRING_ENABLE: rings are enabled from the start.
-    if (!hasBit(features, feature.PROTOCOL_FEATURES)) this.#vrings.enableAll(true);
+    this.#vrings.setFeatures(features);
   }
 
   #setProtocolFeatures(features: bigint): undefined {
@@ -288,6 +331,11 @@ export class VhostUserBackend {
       throw new FrontendError("feature-not-offered", `SET_PROTOCOL_FEATURES has 0x${features.toString(16)}`);
     }
     this.#protocolFeatures = features;
+  }
+
+  #needs(bit: number, { id }: VhostUserMessage): void {
+    if (hasBit(this.#protocolFeatures, bit)) return;
+    throw new FrontendError("feature-not-offered", `${requestName(id)} needs protocol feature ${bit}`);
   }
 
   #setStatus(status: number): undefined {
@@ -321,7 +369,7 @@ export class VhostUserBackend {
 
   #resetDevice(): undefined {
     this.#status = 0;
-    this.#vrings.reset();
+    this.#vrings.resetDevice();
   }
 
   #closed(error: Error | undefined): void {

@@ -6,19 +6,23 @@ import { closeFd } from "../posix/unix-socket.ts";
 import type { RingAddresses } from "../virtqueue/layout.ts";
 import type { VhostUserMessage } from "./connection.ts";
 import { VhostUserConnection } from "./connection.ts";
-import type { RegionMessage } from "./messages.ts";
+import type { InflightMessage, RegionMessage } from "./messages.ts";
 import {
   bits,
   feature,
   hasBit,
+  INFLIGHT_SIZE,
+  inflightPayload,
   NEED_REPLY,
   protocolFeature,
   REGION_SIZE,
   REPLY,
+  readInflight,
   request,
   requestName,
   statePayload,
   u64Payload,
+  VRING_LOG,
   writeRegion,
 } from "./messages.ts";
 
@@ -35,16 +39,37 @@ export interface FrontendSetup {
   vrings: readonly FrontendVring[];
 }
 
+/** The file in which the chains in flight are marked; the descriptor is the caller's. */
+export type InflightFile = InflightMessage & { readonly fd: number };
+
+/** The log of a migration; the descriptors are the caller's. */
+export interface LogFile {
+  readonly fd: number;
+  /** Bytes into the file, and of the log: a bit for each page of guest memory from address 0 on. */
+  readonly offset: number;
+  readonly size: number;
+  /** An eventfd that is written when something was logged. */
+  readonly notify?: number;
+}
+
 export interface FrontendEvents {
   /** The device used buffers of this queue. */
   onCall(queue: number): void;
   onClose(error: Error | undefined): void;
 }
 
+/** An answer; its descriptor is whoever's who gets it. */
+interface FrontendReply {
+  payload: DataView;
+  fd: number | undefined;
+}
+
 const WANTED_PROTOCOL_FEATURES = bits(
   protocolFeature.MQ,
+  protocolFeature.LOG_SHMFD,
   protocolFeature.REPLY_ACK,
   protocolFeature.CONFIG,
+  protocolFeature.INFLIGHT_SHMFD,
   protocolFeature.RESET_DEVICE,
 );
 
@@ -57,10 +82,14 @@ export class VhostUserFrontend {
   readonly #poller: Poller;
   readonly #events: FrontendEvents;
   #setup: FrontendSetup;
-  #waiting: { id: number; resolve: (payload: DataView) => void; reject: (error: Error) => void } | undefined;
+  #waiting:
+    | { id: number; resolve: (reply: FrontendReply) => void; reject: (error: Error) => void }
+    | undefined;
   #protocolFeatures = 0n;
+  /** Feature bits of the backend. */
   #offered = 0n;
   #features = 0n;
+  #logging = false;
   readonly #kicks: number[] = [];
   readonly #calls: number[] = [];
   #closed = false;
@@ -74,6 +103,11 @@ export class VhostUserFrontend {
       onMessage: (message) => this.#receive(message),
       onClose: (error) => this.#close(error),
     });
+  }
+
+  /** The connection is over. */
+  get closed(): boolean {
+    return this.#closed;
   }
 
   /** Feature bits that both sides have. */
@@ -106,11 +140,45 @@ export class VhostUserFrontend {
   }
 
   /**
+   * Has the chains in flight marked in a file, so that a backend that dies is followed by one that knows them. Between
+   * `negotiate` and `start`.
+   * @param kept the file that a backend before has used
+   * @returns the file to keep; undefined where the backend cannot do it
+   */
+  async trackInflight(kept?: InflightFile): Promise<InflightFile | undefined> {
+    if (!hasBit(this.#protocolFeatures, protocolFeature.INFLIGHT_SHMFD)) return undefined;
+    const file = kept ?? (await this.#makeInflight());
+    await this.#tell(request.SET_INFLIGHT_FD, inflightPayload(file), [file.fd]);
+    return file;
+  }
+
+  /**
+   * Has every write to guest memory logged, as a monitor does when a migration begins; the device goes on meanwhile.
+   * @throws FrontendError: the backend cannot do it
+   */
+  async startLog({ fd, offset, size, notify }: LogFile): Promise<void> {
+    const able =
+      hasBit(this.#protocolFeatures, protocolFeature.LOG_SHMFD) && hasBit(this.#offered, feature.LOG_ALL);
+    if (!able) throw new FrontendError("feature-not-offered", "the backend cannot log");
+    const log = Buffer.concat([u64Payload(BigInt(size)), u64Payload(BigInt(offset))]);
+    if (notify !== undefined) await this.#tell(request.SET_LOG_FD, new Uint8Array(), [notify]);
+    const flags = hasBit(this.#protocolFeatures, protocolFeature.REPLY_ACK) ? NEED_REPLY : 0;
+    const reply = await this.#ask(request.SET_LOG_BASE, log, flags, [fd]);
+    if (reply.getBigUint64(0, true) !== 0n)
+      throw new FrontendError("reply-unexpected", "the backend refuses SET_LOG_BASE");
+    await this.#setLogging(true);
+  }
+
+  async stopLog(): Promise<void> {
+    await this.#setLogging(false);
+  }
+
+  /**
    * Passes memory and rings and starts the device.
    * @param bases where the queues stood, for a guest that had only been paused
    */
   async start(bases: readonly number[] = []): Promise<void> {
-    await this.#tell(request.SET_FEATURES, u64Payload(this.#features));
+    await this.#tellFeatures();
     const { memory, vrings } = this.#setup;
     const table = new DataView(new ArrayBuffer(8 + memory.length * REGION_SIZE));
     table.setUint32(0, memory.length, true);
@@ -120,7 +188,7 @@ export class VhostUserFrontend {
     for (const [i, vring] of vrings.entries()) {
       await this.#tell(request.SET_VRING_NUM, statePayload(i, vring.size));
       await this.#tell(request.SET_VRING_BASE, statePayload(i, bases[i] ?? 0));
-      await this.#tell(request.SET_VRING_ADDR, addressPayload(i, vring.addresses));
+      await this.#tellAddresses(i, vring.addresses);
       const kick = this.#descriptor(this.#kicks, i);
       await this.#tell(request.SET_VRING_KICK, u64Payload(BigInt(i)), [kick]);
       const call = this.#descriptor(this.#calls, i, () => this.#events.onCall(i));
@@ -175,13 +243,59 @@ export class VhostUserFrontend {
     return fd;
   }
 
+  async #makeInflight(): Promise<InflightFile> {
+    const { vrings } = this.#setup;
+    const entries = Math.max(...vrings.map((vring) => vring.size));
+    const wanted = inflightPayload({ size: 0, offset: 0, queues: vrings.length, entries });
+    const { payload, fd } = await this.#exchange(request.GET_INFLIGHT_FD, wanted, 0, []);
+    if (fd === undefined || payload.byteLength < INFLIGHT_SIZE) {
+      if (fd !== undefined) closeFd(fd);
+      throw new FrontendError("descriptor-count", "the backend gave no in-flight buffer");
+    }
+    return { ...readInflight(payload), fd };
+  }
+
+  async #setLogging(logging: boolean): Promise<void> {
+    this.#logging = logging;
+    await this.#tellFeatures();
+    for (const [i, vring] of this.#setup.vrings.entries()) await this.#tellAddresses(i, vring.addresses);
+  }
+
+  async #tellFeatures(): Promise<void> {
+    const logging = this.#logging ? bits(feature.LOG_ALL) : 0n;
+    await this.#tell(request.SET_FEATURES, u64Payload(this.#features | logging));
+  }
+
+  async #tellAddresses(index: number, addresses: RingAddresses): Promise<void> {
+    const payload = new DataView(new ArrayBuffer(40));
+    payload.setUint32(0, index, true);
+    payload.setUint32(4, this.#logging ? VRING_LOG : 0, true);
+    payload.setBigUint64(8, BigInt(addresses.descriptors), true);
+    payload.setBigUint64(16, BigInt(addresses.used), true);
+    payload.setBigUint64(24, BigInt(addresses.available), true);
+    // The used ring is logged by its guest address.
+    const { used } = addresses;
+    const region = this.#setup.memory.find(
+      ({ userAddress, size }) => used >= userAddress && used < userAddress + size,
+    );
+    if (region !== undefined)
+      payload.setBigUint64(32, BigInt(used - region.userAddress + region.guestAddress), true);
+    await this.#tell(request.SET_VRING_ADDR, new Uint8Array(payload.buffer));
+  }
+
   /** Sends a request that has an answer of its own. */
-  #ask(
+  async #ask(
     id: number,
     payload: Uint8Array = new Uint8Array(),
     flags = 0,
     fds: readonly number[] = [],
   ): Promise<DataView> {
+    const reply = await this.#exchange(id, payload, flags, fds);
+    if (reply.fd !== undefined) closeFd(reply.fd);
+    return reply.payload;
+  }
+
+  #exchange(id: number, payload: Uint8Array, flags: number, fds: readonly number[]): Promise<FrontendReply> {
     if (this.#closed) return Promise.reject(new SystemError("socket", "the connection is closed"));
     return new Promise((resolve, reject) => {
       this.#waiting = { id, resolve, reject };
@@ -211,7 +325,8 @@ export class VhostUserFrontend {
     this.#waiting = undefined;
     // The connection uses its buffer again.
     const { buffer, byteOffset, byteLength } = message.payload;
-    waiting.resolve(new DataView(buffer.slice(byteOffset, byteOffset + byteLength)));
+    const payload = new DataView(buffer.slice(byteOffset, byteOffset + byteLength));
+    waiting.resolve({ payload, fd: message.takeFd() });
   }
 
   #close(error: Error | undefined): void {
@@ -222,13 +337,4 @@ export class VhostUserFrontend {
     for (const fd of [...this.#kicks.splice(0), ...this.#calls.splice(0)]) closeFd(fd);
     this.#events.onClose(error);
   }
-}
-
-function addressPayload(index: number, addresses: RingAddresses): Uint8Array {
-  const payload = new DataView(new ArrayBuffer(40));
-  payload.setUint32(0, index, true);
-  payload.setBigUint64(8, BigInt(addresses.descriptors), true);
-  payload.setBigUint64(16, BigInt(addresses.used), true);
-  payload.setBigUint64(24, BigInt(addresses.available), true);
-  return new Uint8Array(payload.buffer);
 }

@@ -26,6 +26,8 @@ export interface RegionSnapshot {
 /** The guest's memory as the frontend's messages tell it. Each throws a FrontendError where it cannot be done. */
 export class MemoryTable {
   readonly memory = new GuestMemory();
+  /** Guest addresses must lie below this one: those that a log covers. */
+  limit = Number.POSITIVE_INFINITY;
 
   /** SET_MEM_TABLE: these regions instead of the old ones, which are gone even when the new ones are not good. */
   set(message: VhostUserMessage): void {
@@ -86,6 +88,11 @@ export class MemoryTable {
     }
   }
 
+  /** End of the highest region. */
+  get end(): number {
+    return this.memory.regions.reduce((end, region) => Math.max(end, region.guestAddress + region.size), 0);
+  }
+
   close(): void {
     this.memory.close();
   }
@@ -101,6 +108,10 @@ export class MemoryTable {
     if (total > MAX_MEMORY) {
       closeFd(fd);
       throw new FrontendError("memory-limit", `${total} bytes of memory, the most is ${MAX_MEMORY}`);
+    }
+    if (guestAddress + size > this.limit) {
+      closeFd(fd);
+      throw new FrontendError("log-range", "a memory region goes beyond the log of the migration");
     }
     const mapped = mappedRegion(fd, fileOffset, guestAddress, userAddress, size);
     try {

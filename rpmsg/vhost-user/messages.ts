@@ -15,6 +15,8 @@ export const request = {
   SET_OWNER: 3,
   RESET_OWNER: 4,
   SET_MEM_TABLE: 5,
+  SET_LOG_BASE: 6,
+  SET_LOG_FD: 7,
   SET_VRING_NUM: 8,
   SET_VRING_ADDR: 9,
   SET_VRING_BASE: 10,
@@ -29,6 +31,8 @@ export const request = {
   SET_BACKEND_REQ_FD: 21,
   GET_CONFIG: 24,
   SET_CONFIG: 25,
+  GET_INFLIGHT_FD: 31,
+  SET_INFLIGHT_FD: 32,
   RESET_DEVICE: 34,
   GET_MAX_MEM_SLOTS: 36,
   ADD_MEM_REG: 37,
@@ -46,9 +50,11 @@ export const NEED_REPLY = 8;
 /** Protocol feature bits. */
 export const protocolFeature = {
   MQ: 0,
+  LOG_SHMFD: 1,
   REPLY_ACK: 3,
   BACKEND_REQ: 5,
   CONFIG: 9,
+  INFLIGHT_SHMFD: 12,
   RESET_DEVICE: 13,
   CONFIGURE_MEM_SLOTS: 15,
   STATUS: 16,
@@ -56,6 +62,8 @@ export const protocolFeature = {
 
 /** Device feature bits that belong to the transport. */
 export const feature = {
+  /** Writes to guest memory are logged, for a migration. Not of virtio: no driver negotiates it. */
+  LOG_ALL: 26,
   INDIRECT: 28,
   EVENT_IDX: 29,
   PROTOCOL_FEATURES: 30,
@@ -67,6 +75,7 @@ export function featureNames(features: bigint): string[] {
   const known: Readonly<Record<number, string>> = {
     0: "RPMSG_F_NS",
     1: "RPMSG_F_BUFSZ",
+    [feature.LOG_ALL]: "LOG_ALL",
     [feature.INDIRECT]: "INDIRECT_DESC",
     [feature.EVENT_IDX]: "EVENT_IDX",
     [feature.PROTOCOL_FEATURES]: "PROTOCOL_FEATURES",
@@ -114,6 +123,37 @@ export function writeRegion(payload: DataView, offset: number, region: RegionMes
   payload.setBigUint64(offset + 8, BigInt(region.size), true);
   payload.setBigUint64(offset + 16, BigInt(region.userAddress), true);
   payload.setBigUint64(offset + 24, BigInt(region.fileOffset), true);
+}
+
+/** GET_INFLIGHT_FD and SET_INFLIGHT_FD. 20 bytes, which senders pad to 24: they send a C structure. */
+export interface InflightMessage {
+  /** Bytes of the buffer, and where it begins in its file. */
+  size: number;
+  offset: number;
+  queues: number;
+  /** Entries of each queue. */
+  entries: number;
+}
+
+export const INFLIGHT_SIZE = 20;
+export const INFLIGHT_PADDED_SIZE = 24;
+
+export function readInflight(payload: DataView): InflightMessage {
+  return {
+    size: Number(payload.getBigUint64(0, true)),
+    offset: Number(payload.getBigUint64(8, true)),
+    queues: payload.getUint16(16, true),
+    entries: payload.getUint16(18, true),
+  };
+}
+
+export function inflightPayload({ size, offset, queues, entries }: InflightMessage): Uint8Array {
+  const payload = new DataView(new ArrayBuffer(INFLIGHT_PADDED_SIZE));
+  payload.setBigUint64(0, BigInt(size), true);
+  payload.setBigUint64(8, BigInt(offset), true);
+  payload.setUint16(16, queues, true);
+  payload.setUint16(18, entries, true);
+  return new Uint8Array(payload.buffer);
 }
 
 export function u64Payload(value: bigint): Uint8Array {

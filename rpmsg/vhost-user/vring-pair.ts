@@ -4,11 +4,25 @@ import { FrontendError, SystemError } from "../errors.ts";
 import { errnoName } from "../posix/errno.ts";
 import type { Poller } from "../posix/poller.ts";
 import { closeFd } from "../posix/unix-socket.ts";
+import type { DeviceQueue } from "../virtqueue/device-queue.ts";
+import type { RingAddresses } from "../virtqueue/layout.ts";
 import { isQueueSize } from "../virtqueue/layout.ts";
 import type { VhostUserMessage } from "./connection.ts";
+import type { InflightSnapshot } from "./inflight-buffer.ts";
+import { InflightBuffer } from "./inflight-buffer.ts";
 import type { RegionSnapshot } from "./memory-table.ts";
 import { MemoryTable } from "./memory-table.ts";
-import { feature, hasBit, requestName, statePayload, VRING_LOG, VRING_NO_FD } from "./messages.ts";
+import {
+  feature,
+  hasBit,
+  inflightPayload,
+  requestName,
+  statePayload,
+  VRING_LOG,
+  VRING_NO_FD,
+} from "./messages.ts";
+import type { LogSnapshot } from "./migration-log.ts";
+import { MigrationLog } from "./migration-log.ts";
 import type { VringSnapshot } from "./vring.ts";
 import { Vring } from "./vring.ts";
 
@@ -19,6 +33,8 @@ export interface VringPairSnapshot {
   readonly lacksMemory: boolean;
   readonly memory: readonly RegionSnapshot[];
   readonly vrings: readonly [response: VringSnapshot, request: VringSnapshot];
+  readonly inflight: InflightSnapshot | undefined;
+  readonly log: LogSnapshot;
 }
 
 /**
@@ -26,12 +42,12 @@ export interface VringPairSnapshot {
  * runs: when both are set up, started and enabled. Each request throws a FrontendError where it cannot be done.
  */
 export class VringPair {
-  /** Device feature bits that the frontend set. */
-  features = 0n;
-
   readonly #device: TransportDevice;
   readonly #memory = new MemoryTable();
+  readonly #log = new MigrationLog();
   readonly #vrings: readonly [response: Vring, request: Vring];
+  #features = 0n;
+  #inflight: InflightBuffer | undefined;
   #running = false;
   /** The device was stopped by a change of memory that took its rings away. */
   #lacksMemory = false;
@@ -44,6 +60,11 @@ export class VringPair {
       new Vring(poller, () => this.#kicked(RESPONSE_QUEUE)),
       new Vring(poller, () => this.#kicked(REQUEST_QUEUE)),
     ];
+  }
+
+  /** Device feature bits that the frontend set. */
+  get features(): bigint {
+    return this.#features;
   }
 
   get count(): number {
@@ -76,6 +97,8 @@ export class VringPair {
       lacksMemory: this.#lacksMemory,
       memory: this.#memory.snapshot(),
       vrings: [response.snapshot(), requestRing.snapshot()],
+      inflight: this.#inflight?.snapshot(),
+      log: this.#log.snapshot(),
     };
   }
 
@@ -84,10 +107,12 @@ export class VringPair {
    * @throws FrontendError, SystemError
    */
   restore(snapshot: VringPairSnapshot): void {
-    this.features = snapshot.features;
+    this.#features = snapshot.features;
     this.#lacksMemory = snapshot.lacksMemory;
     this.#wasRunning = snapshot.running;
     this.#memory.restore(snapshot.memory);
+    this.#log.restore(snapshot.log);
+    if (snapshot.inflight !== undefined) this.#inflight = InflightBuffer.restore(snapshot.inflight);
     for (const [index, vring] of snapshot.vrings.entries()) {
       const result = this.#vring(index).restore(vring);
       if (result < 0) throw new SystemError("socket", `cannot wait for a kick: ${errnoName(result)}`);
@@ -105,6 +130,40 @@ export class VringPair {
 
   // ---- requests ----
 
+  /** SET_FEATURES. Logging may begin and end while the device runs; anything else is for its next start. */
+  setFeatures(features: bigint): undefined {
+    const logging = hasBit(features, feature.LOG_ALL);
+    if (logging) this.#checkLog(this.#log.pages?.end);
+    else if (hasBit(this.#features, feature.LOG_ALL)) this.#log.release();
+    this.#features = features;
+    this.#updateLog();
+    // Without the bit there is no SET_VRING_ENABLE: rings are enabled from the start.
+    if (!hasBit(features, feature.PROTOCOL_FEATURES)) this.enableAll(true);
+  }
+
+  /** SET_LOG_BASE. Writes are logged once LOG_ALL is set too. */
+  setLogBase(message: VhostUserMessage): undefined {
+    this.#log.setBase(message, this.#logEnd);
+    this.#updateLog();
+  }
+
+  /** SET_LOG_FD */
+  setLogFd(message: VhostUserMessage): undefined {
+    this.#log.setNotify(message.takeFd());
+  }
+
+  /** GET_INFLIGHT_FD: chains are tracked in the buffer of the answer. */
+  getInflight(message: VhostUserMessage): { payload: Uint8Array; fd: number } {
+    const buffer = InflightBuffer.create(message, this.count);
+    this.#setInflight(buffer);
+    return { payload: inflightPayload(buffer.description), fd: buffer.fd };
+  }
+
+  /** SET_INFLIGHT_FD */
+  setInflight(message: VhostUserMessage): undefined {
+    this.#setInflight(InflightBuffer.take(message, this.count));
+  }
+
   /** SET_VRING_NUM */
   setSize(payload: DataView): undefined {
     const size = payload.getUint32(4, true);
@@ -115,15 +174,24 @@ export class VringPair {
 
   /** SET_VRING_ADDR */
   setAddresses(payload: DataView): undefined {
-    const flags = payload.getUint32(4, true);
-    if ((flags & VRING_LOG) !== 0)
-      throw new FrontendError("feature-not-offered", "SET_VRING_ADDR asks for a log");
     const number = (offset: number) => Number(payload.getBigUint64(offset, true));
-    this.#stoppedVring(payload.getUint32(0, true)).addresses = {
-      descriptors: number(8),
-      used: number(16),
-      available: number(24),
-    };
+    const index = payload.getUint32(0, true);
+    const vring = this.#vring(index);
+    const addresses = { descriptors: number(8), used: number(16), available: number(24) };
+    const logAddress = (payload.getUint32(4, true) & VRING_LOG) === 0 ? undefined : number(32);
+    const before = vring.logAddress;
+    vring.logAddress = logAddress;
+    try {
+      this.#checkLog(this.#log.pages?.end);
+    } catch (error) {
+      vring.logAddress = before;
+      throw error;
+    }
+    // A ring that stays where it is goes on: this is how a migration begins and ends.
+    if (vring.queue === undefined || !sameAddresses(vring.addresses, addresses)) {
+      this.#stoppedVring(index).addresses = addresses;
+    }
+    this.#updateLog();
     this.#update();
   }
 
@@ -192,18 +260,27 @@ export class VringPair {
     for (const vring of this.#vrings) this.#stopVring(vring);
   }
 
+  /** RESET_DEVICE: the driver is gone, and with it what it had in flight. */
+  resetDevice(): void {
+    this.#reset();
+    this.#inflight?.clear();
+  }
+
+  close(): void {
+    this.#reset();
+    for (const vring of this.#vrings) vring.close();
+    this.#memory.close();
+    this.#inflight?.close();
+    this.#inflight = undefined;
+    this.#log.close();
+  }
+
   /** The device and all that the frontend said of the vrings are reset. */
-  reset(): void {
+  #reset(): void {
     this.#running = false;
     this.#lacksMemory = false;
     this.#device.reset();
     for (const vring of this.#vrings) vring.reset();
-  }
-
-  close(): void {
-    this.reset();
-    for (const vring of this.#vrings) vring.close();
-    this.#memory.close();
   }
 
   // ---- vrings ----
@@ -248,6 +325,34 @@ export class VringPair {
     use(vring, fd);
   }
 
+  // ---- what outlives the device: the log and the chains in flight ----
+
+  /** Guest addresses below this one may be written to a log. */
+  get #logEnd(): number {
+    return Math.max(this.#memory.end, ...this.#vrings.map((vring) => vring.logEnd));
+  }
+
+  /** @throws FrontendError log-range: a log that ends at `end` does not cover all that may be written to it */
+  #checkLog(end: number | undefined): void {
+    if (end !== undefined && end < this.#logEnd) {
+      throw new FrontendError("log-range", "the log ends before the guest's memory or a used ring's address");
+    }
+  }
+
+  #updateLog(): void {
+    const pages = hasBit(this.#features, feature.LOG_ALL) ? this.#log.pages : undefined;
+    this.#memory.limit = pages?.end ?? Number.POSITIVE_INFINITY;
+    for (const vring of this.#vrings) vring.logTo(pages);
+  }
+
+  /** From here on chains are tracked in another buffer. */
+  #setInflight(buffer: InflightBuffer): void {
+    this.#halt();
+    this.#inflight?.close();
+    this.#inflight = buffer;
+    this.#update();
+  }
+
   // ---- the device ----
 
   /** Runs the device when both rings are set up, started and enabled; stops it otherwise. */
@@ -262,17 +367,15 @@ export class VringPair {
   }
 
   #start(): void {
-    const [response, requestRing] = this.#vrings;
-    const indirect = hasBit(this.features, feature.INDIRECT);
-    const eventIndex = hasBit(this.features, feature.EVENT_IDX);
     try {
       const rings = {
-        response: response.open(this.#memory.memory, indirect, eventIndex),
-        request: requestRing.open(this.#memory.memory, indirect, eventIndex),
+        response: this.#open(RESPONSE_QUEUE),
+        request: this.#open(REQUEST_QUEUE),
         nameService: hasBit(this.features, RPMSG_F_NS),
         call: (queue: number) => this.#vring(queue).call(),
         failed: (queue: number) => this.#vring(queue).fail(),
       };
+      this.#updateLog();
       this.#running = true;
       this.#device.start(rings);
     } catch (error) {
@@ -288,6 +391,14 @@ export class VringPair {
       vring.kicked = false;
       this.#device.kicked(index);
     }
+  }
+
+  #open(index: 0 | 1): DeviceQueue {
+    const vring = this.#vrings[index];
+    const indirect = hasBit(this.features, feature.INDIRECT);
+    const eventIndex = hasBit(this.features, feature.EVENT_IDX);
+    const inflight = this.#inflight?.region(index, vring.size);
+    return vring.open(this.#memory.memory, indirect, eventIndex, inflight);
   }
 
   /** Stops the device and keeps where its queues stand. */
@@ -306,4 +417,8 @@ export class VringPair {
     if (this.#running) this.#device.kicked(index);
     else this.#vring(index).kicked = true;
   }
+}
+
+function sameAddresses(a: RingAddresses | undefined, b: RingAddresses): boolean {
+  return a?.descriptors === b.descriptors && a.available === b.available && a.used === b.used;
 }

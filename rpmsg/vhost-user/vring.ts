@@ -1,8 +1,10 @@
+import type { DirtyLog } from "../memory/dirty-log.ts";
 import type { GuestMemory } from "../memory/guest-memory.ts";
 import { setNonblocking, signalEventfd } from "../posix/eventfd.ts";
 import type { Poller } from "../posix/poller.ts";
 import { closeFd } from "../posix/unix-socket.ts";
 import { DeviceQueue } from "../virtqueue/device-queue.ts";
+import type { InflightRegion } from "../virtqueue/inflight.ts";
 import type { RingAddresses } from "../virtqueue/layout.ts";
 import { ringSizes } from "../virtqueue/layout.ts";
 
@@ -10,6 +12,7 @@ import { ringSizes } from "../virtqueue/layout.ts";
 export interface VringSnapshot {
   readonly size: number;
   readonly addresses: RingAddresses | undefined;
+  readonly logAddress: number | undefined;
   /** Where the queue stands, also while it runs. */
   readonly base: number;
   readonly started: boolean;
@@ -33,6 +36,8 @@ const POLL_INTERVAL = 2;
 export class Vring {
   size = 0;
   addresses: RingAddresses | undefined;
+  /** What the used ring is logged as: a guest address, which need not be in memory; undefined: it is not logged. */
+  logAddress: number | undefined;
   /** Next entry of the available ring to take: for us only a number that the frontend keeps. */
   base = 0;
   started = false;
@@ -119,19 +124,33 @@ export class Vring {
     if (this.#error !== undefined) signalEventfd(this.#error);
   }
 
-  /** @throws FrontendError ring-size, ring-range, ring-alignment */
-  open(memory: GuestMemory, indirect: boolean, eventIndex: boolean): DeviceQueue {
+  /** Guest addresses below this one are written to the log for the used ring. */
+  get logEnd(): number {
+    return this.logAddress === undefined ? 0 : this.logAddress + ringSizes(this.size).used;
+  }
+
+  /**
+   * @param inflight where chains in flight are marked
+   * @throws FrontendError ring-size, ring-range, ring-alignment
+   */
+  open(
+    memory: GuestMemory,
+    indirect: boolean,
+    eventIndex: boolean,
+    inflight: InflightRegion | undefined,
+  ): DeviceQueue {
     const addresses = this.addresses ?? { descriptors: 0, available: 0, used: 0 };
-    this.queue = new DeviceQueue({ memory, size: this.size, addresses, indirect, eventIndex }, this.base);
+    const setup = { memory, size: this.size, addresses, indirect, eventIndex };
+    this.queue = new DeviceQueue(setup, this.base, inflight);
     return this.queue;
   }
 
   snapshot(): VringSnapshot {
-    const { size, addresses, started, enabled, changing, kicked } = this;
+    const { size, addresses, logAddress, started, enabled, changing, kicked } = this;
     const base = this.queue?.position.base ?? this.base;
     const polled = this.#poll !== undefined;
     const fds = { kick: this.#kick, call: this.#call, error: this.#error };
-    return { size, addresses, base, started, enabled, changing, kicked, polled, ...fds };
+    return { size, addresses, logAddress, base, started, enabled, changing, kicked, polled, ...fds };
   }
 
   /**
@@ -145,10 +164,16 @@ export class Vring {
     return kick === undefined && !polled ? 0 : this.setKick(kick);
   }
 
+  /** Writes of the queue, while it runs, are logged there; undefined: not at all. */
+  logTo(pages: DirtyLog | undefined): void {
+    if (this.queue !== undefined) this.queue.log = pages && { pages, used: this.logAddress };
+  }
+
   /** Back to the state of a new connection, but for the call and error descriptors, which QEMU passes only once. */
   reset(): void {
     this.size = 0;
     this.addresses = undefined;
+    this.logAddress = undefined;
     this.base = 0;
     this.started = false;
     this.enabled = false;

@@ -1,6 +1,8 @@
 import { GuestError } from "../errors.ts";
 import { copyBytes } from "../memory/copy-bytes.ts";
+import type { QueueLog } from "../memory/dirty-log.ts";
 import type { GuestMemory, MemoryWindow } from "../memory/guest-memory.ts";
+import type { InflightRegion } from "./inflight.ts";
 import type { RingSetup, RingViews } from "./layout.ts";
 import {
   DESCRIPTOR_SIZE,
@@ -53,6 +55,8 @@ export class DeviceQueue {
   /** Pieces of the current chain, reused from chain to chain; `segmentCount` are valid. */
   readonly segments: Segment[] = [];
   segmentCount = 0;
+  /** Where writes are logged; undefined: nowhere. May be changed at any time. */
+  log: QueueLog | undefined;
 
   readonly size: number;
   readonly #setup: RingSetup;
@@ -61,6 +65,9 @@ export class DeviceQueue {
   readonly #indirect: boolean;
   readonly #eventIndex: boolean;
   readonly #ring: RingViews;
+  readonly #inflight: InflightRegion | undefined;
+  /** Chains that a predecessor had taken and not given back: they come before those of the available ring. */
+  #again: number[] | undefined;
   /** Window of the last buffer: nearly always that of the next one. */
   #lastWindow: MemoryWindow | undefined;
   readonly #entry8 = new Uint8Array(DESCRIPTOR_SIZE);
@@ -78,9 +85,11 @@ export class DeviceQueue {
 
   /**
    * @param base next entry of the available ring to take; the used index is read from guest memory
+   * @param inflight where taken chains are marked, at least as large as the queue. What is marked there is taken up
+   *   again, and `base` is where that leads: all that was taken is either used or in flight
    * @throws FrontendError ring-size, ring-range, ring-alignment
    */
-  constructor(setup: RingSetup, base: number) {
+  constructor(setup: RingSetup, base: number, inflight?: InflightRegion) {
     this.#ring = mapRing(setup);
     this.#setup = setup;
     this.#memory = setup.memory;
@@ -88,10 +97,13 @@ export class DeviceQueue {
     this.#mask = setup.size - 1;
     this.#indirect = setup.indirect;
     this.#eventIndex = setup.eventIndex;
-    this.#nextAvailable = base & 0xffff;
-    this.#seenAvailable = this.#nextAvailable;
     this.#nextUsed = Atomics.load(this.#ring.used, this.#ring.usedBase + 1);
     this.#publishedUsed = this.#nextUsed;
+    this.#inflight = inflight;
+    const taken = inflight?.recover(this.#nextUsed)?.filter((head) => head < setup.size);
+    this.#again = taken?.length === 0 ? undefined : taken;
+    this.#nextAvailable = (taken === undefined ? base : this.#nextUsed + taken.length) & 0xffff;
+    this.#seenAvailable = this.#nextAvailable;
   }
 
   get position(): QueuePosition {
@@ -103,7 +115,7 @@ export class DeviceQueue {
     const ring = this.#ring;
     const index = Atomics.load(ring.available, ring.availableBase + 1);
     const count = (index - this.#nextAvailable) & 0xffff;
-    const heads: number[] = [];
+    const heads = [...(this.#again ?? [])];
     // A broken driver's index says nothing.
     for (let i = 0; count <= this.size && i < count; i++) {
       const head = ring.available[
@@ -121,12 +133,17 @@ export class DeviceQueue {
    */
   peek(): boolean {
     if (this.#current) return true;
-    const next = this.#nextAvailable;
-    if (next === this.#seenAvailable && !this.#refresh()) return false;
     const ring = this.#ring;
-    const head = ring.available[ring.availableBase + 2 + (next & this.#mask)] as number;
-    if (head >= this.size) {
-      throw new GuestError("descriptor-index", `available entry names descriptor ${head} of ${this.size}`);
+    let head: number;
+    if (this.#again === undefined) {
+      const next = this.#nextAvailable;
+      if (next === this.#seenAvailable && !this.#refresh()) return false;
+      head = ring.available[ring.availableBase + 2 + (next & this.#mask)] as number;
+      if (head >= this.size) {
+        throw new GuestError("descriptor-index", `available entry names descriptor ${head} of ${this.size}`);
+      }
+    } else {
+      head = this.#again[0] as number;
     }
     this.head = head;
     this.readableLength = 0;
@@ -163,11 +180,14 @@ export class DeviceQueue {
     if (!this.#current || written > this.writableLength)
       throw new RangeError("no chain, or more written than it holds");
     const ring = this.#ring;
-    const element = (ring.usedBase >> 1) + 1 + ((this.#nextUsed & this.#mask) << 1);
+    const used = this.#nextUsed & this.#mask;
+    const element = (ring.usedBase >> 1) + 1 + (used << 1);
     ring.used32[element] = this.head;
     ring.used32[element + 1] = written;
+    if (this.log !== undefined) this.#logUsed(4 + 8 * used, 8);
     this.#current = false;
-    this.#nextAvailable = (this.#nextAvailable + 1) & 0xffff;
+    if (this.#inflight === undefined) this.#nextAvailable = (this.#nextAvailable + 1) & 0xffff;
+    else this.#track(this.#inflight);
     this.#nextUsed = (this.#nextUsed + 1) & 0xffff;
   }
 
@@ -183,6 +203,8 @@ export class DeviceQueue {
     const ring = this.#ring;
     // A full fence on both sides: the elements are visible before the index, the index before the flags are read.
     Atomics.store(ring.used, ring.usedBase + 1, after);
+    if (this.#inflight !== undefined) this.#inflight.settle(after);
+    if (this.log !== undefined) this.#logUsed(2, 2);
     if (this.#eventIndex) {
       return needsEvent(Atomics.load(ring.available, ring.availableBase + 2 + this.size), after, before);
     }
@@ -197,10 +219,13 @@ export class DeviceQueue {
     const ring = this.#ring;
     if (this.#eventIndex) {
       // There is no way to say "never" but to leave the index behind.
-      if (wanted) Atomics.store(ring.used, ring.usedBase + 2 + 4 * this.size, this.#nextAvailable);
+      if (!wanted) return;
+      Atomics.store(ring.used, ring.usedBase + 2 + 4 * this.size, this.#nextAvailable);
+      if (this.log !== undefined) this.#logUsed(4 + 8 * this.size, 2);
     } else if (wanted !== this.#kicksWanted) {
       this.#kicksWanted = wanted;
       Atomics.store(ring.used, ring.usedBase, wanted ? 0 : NO_NOTIFY);
+      if (this.log !== undefined) this.#logUsed(0, 2);
     }
   }
 
@@ -234,6 +259,7 @@ export class DeviceQueue {
     words[word + 2] = header[2] as number;
     words[word + 3] = header[3] as number;
     copyBytes(source, sourceOffset, window.u8, offset + 16, length);
+    if (this.log !== undefined) this.log.pages.mark(window.guestAddress + offset, 16 + length);
   }
 
   /** Copies bytes into the writable part of the current chain, `at` bytes from its start; they must fit. */
@@ -249,9 +275,29 @@ export class DeviceQueue {
       }
       const part = Math.min(bytes - skip, end - from);
       copyBytes(source, from, window.u8, offset + skip, part);
+      if (this.log !== undefined) this.log.pages.mark(window.guestAddress + offset + skip, part);
       from += part;
       skip = 0;
     }
+  }
+
+  /** The current chain goes from the available ring to the used ring at once: it is in flight until that is shown. */
+  #track(inflight: InflightRegion): void {
+    if (this.#again === undefined) {
+      inflight.take(this.head);
+      this.#nextAvailable = (this.#nextAvailable + 1) & 0xffff;
+    } else {
+      // Marked already, and counted in the base.
+      this.#again.shift();
+      if (this.#again.length === 0) this.#again = undefined;
+    }
+    inflight.giveBack(this.head);
+  }
+
+  /** Logs a write of bytes of the used ring. */
+  #logUsed(offset: number, length: number): void {
+    const { pages, used } = this.log as QueueLog;
+    if (used !== undefined) pages.mark(used + offset, length);
   }
 
   #refresh(): boolean {

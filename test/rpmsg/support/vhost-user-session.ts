@@ -163,7 +163,7 @@ export class Session {
     return (await this.ask(request.GET_FEATURES)).readBigUInt64LE();
   }
 
-  async features(protocol = 0x1_8000 | 0x2229, device = 0x1_7000_0001n): Promise<void> {
+  async features(protocol = 0x1_8000 | 0x322b, device = 0x1_7000_0001n): Promise<void> {
     await this.barrier();
     this.send(request.SET_PROTOCOL_FEATURES, u64Payload(BigInt(protocol)));
     this.send(request.SET_OWNER);

@@ -27,13 +27,13 @@ const region = (session: Session): number[] => [session.guest.region.fd];
 const REALIZE: Step[] = [
   {
     send: "01000000 01000000 00000000 [GET_FEATURES]",
-    reply: "01000000 05000000 08000000 01000070 01000000",
+    reply: "01000000 05000000 08000000 01000074 01000000",
   },
   {
     send: "0f000000 01000000 00000000 [GET_PROTOCOL_FEATURES]",
-    reply: "0f000000 05000000 08000000 29a20100 00000000 [0 3 5 9 13 15 16]",
+    reply: "0f000000 05000000 08000000 2bb20100 00000000 [0 1 3 5 9 12 13 15 16]",
   },
-  { send: "10000000 01000000 08000000 29a20100 00000000 [SET_PROTOCOL_FEATURES]" },
+  { send: "10000000 01000000 08000000 2bb20100 00000000 [SET_PROTOCOL_FEATURES]" },
   {
     send: "11000000 01000000 00000000 [GET_QUEUE_NUM]",
     reply: "11000000 05000000 08000000 02000000 00000000",
@@ -50,7 +50,7 @@ const REALIZE: Step[] = [
   { send: "03000000 01000000 00000000 [SET_OWNER]" },
   {
     send: "01000000 01000000 00000000 [GET_FEATURES]",
-    reply: "01000000 05000000 08000000 01000070 01000000",
+    reply: "01000000 05000000 08000000 01000074 01000000",
   },
   ...[0, 1].flatMap((queue): Step[] => [
     {
@@ -215,7 +215,7 @@ describe.skipIf(unsupported !== undefined)(titled("the order of QEMU 11"), () =>
       const bytes = hex(send);
       bytes.writeUInt32LE(1, 4);
       session.sendBytes(bytes, fds?.(session));
-      expect(await session.barrier()).toBe(0x1_7000_0001n);
+      expect(await session.barrier()).toBe(0x1_7400_0001n);
     }
     expect(session.device.state).toBe("attached");
     session.guest.offer(0x400, 1030, "hello");

@@ -2,13 +2,14 @@ import { openSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { describe, expect, test } from "vitest";
 import { drainEventfd } from "../../../rpmsg/posix/eventfd.ts";
-import { request, statePayload, u64Payload } from "../../../rpmsg/vhost-user/messages.ts";
+import type { InflightMessage } from "../../../rpmsg/vhost-user/messages.ts";
+import { inflightPayload, request, statePayload, u64Payload } from "../../../rpmsg/vhost-user/messages.ts";
 import { titled, unsupported } from "../posix/support.ts";
 import { turns } from "../support/device-driver.ts";
 import { openEndpoint, texts } from "../support/device-endpoints.ts";
 import { fdPayload, frame, slot } from "../support/vhost-user-frames.ts";
 import type { Session } from "../support/vhost-user-session.ts";
-import { useSessions } from "../support/vhost-user-session.ts";
+import { MEMORY_SIZE, useSessions } from "../support/vhost-user-session.ts";
 
 interface Bad {
   name: string;
@@ -25,13 +26,51 @@ const state = (index: number, value: number): Uint8Array => statePayload(index, 
 /** Requests that are refused, whatever came before. */
 const bad: Bad[] = [
   { name: "an unknown request", id: 99, payload: new Uint8Array(20), code: "message-unknown" },
-  { name: "an unknown request with descriptors", id: 31, fds: two, code: "message-unknown" },
+  { name: "an unknown request with descriptors", id: 33, fds: two, code: "message-unknown" },
+  { name: "SET_LOG_BASE without a descriptor", id: 6, payload: pair(64, 0), code: "descriptor-count" },
+  { name: "SET_LOG_BASE with an address alone", id: 6, payload: u64Payload(0n), code: "message-size" },
+  { name: "a log that is no file", id: 6, payload: pair(64, 0), fds: one, code: "memory-range" },
+  { name: "a log of no bytes", id: 6, payload: pair(0, 0), fds: memory, code: "memory-range" },
   {
-    name: "SET_LOG_BASE, not offered",
+    name: "a log beyond its file",
     id: 6,
-    payload: new Uint8Array(16),
+    payload: pair(4096, MEMORY_SIZE),
+    fds: memory,
+    code: "memory-range",
+  },
+  { name: "a log at an odd offset", id: 6, payload: pair(4096, 8), fds: memory, code: "memory-map" },
+  { name: "a log of 2^62 bytes", id: 6, payload: pair(2 ** 62, 0), fds: memory, code: "log-range" },
+  { name: "a log whose end overflows", id: 6, payload: pair(64, 2 ** 63), fds: memory, code: "memory-range" },
+  { name: "two log eventfds", id: 7, fds: two, code: "descriptor-count" },
+  { name: "a short GET_INFLIGHT_FD", id: 31, payload: new Uint8Array(19), code: "message-size" },
+  { name: "GET_INFLIGHT_FD of no queue", id: 31, payload: inflight({ queues: 0 }), code: "inflight-queues" },
+  {
+    name: "GET_INFLIGHT_FD of 3 entries",
+    id: 31,
+    payload: inflight({ entries: 3 }),
+    code: "inflight-queues",
+  },
+  { name: "SET_INFLIGHT_FD without its descriptor", id: 32, payload: inflight({}), code: "descriptor-count" },
+  {
+    name: "an in-flight buffer that is no file",
+    id: 32,
+    payload: inflight({}),
     fds: one,
-    code: "message-unknown",
+    code: "memory-range",
+  },
+  {
+    name: "an in-flight buffer too small for its queues",
+    id: 32,
+    payload: inflight({ size: 639 }),
+    fds: memory,
+    code: "inflight-queues",
+  },
+  {
+    name: "an in-flight buffer beyond its file",
+    id: 32,
+    payload: inflight({ offset: MEMORY_SIZE }),
+    fds: memory,
+    code: "memory-range",
   },
   { name: "request 0", id: 0, code: "message-unknown" },
   { name: "a feature not offered", id: 2, payload: u64Payload(1n << 34n), code: "feature-not-offered" },
@@ -46,7 +85,7 @@ const bad: Bad[] = [
     fds: one,
     code: "descriptor-count",
   },
-  { name: "a protocol feature not offered", id: 16, payload: u64Payload(2n), code: "feature-not-offered" },
+  { name: "a protocol feature not offered", id: 16, payload: u64Payload(4n), code: "feature-not-offered" },
   { name: "a queue of 0 entries", id: 8, payload: state(0, 0), code: "ring-size" },
   { name: "a queue of 3 entries", id: 8, payload: state(0, 3), code: "ring-size" },
   { name: "a queue of 65536 entries", id: 8, payload: state(0, 65536), code: "ring-size" },
@@ -57,8 +96,7 @@ const bad: Bad[] = [
   { name: "GET_VRING_BASE of queue 2", id: 11, payload: state(2, 0), code: "ring-index" },
   { name: "GET_VRING_BASE of queue 2^31", id: 11, payload: state(0x8000_0000, 0), code: "ring-index" },
   { name: "SET_VRING_ENABLE of queue 2", id: 18, payload: state(2, 1), code: "ring-index" },
-  { name: "SET_VRING_ADDR of queue 9", id: 9, payload: Buffer.alloc(40, 9), code: "feature-not-offered" },
-  { name: "SET_VRING_ADDR with a log", id: 9, payload: logged(), code: "feature-not-offered" },
+  { name: "SET_VRING_ADDR of queue 9", id: 9, payload: Buffer.alloc(40, 9), code: "ring-index" },
   { name: "a short SET_VRING_ADDR", id: 9, payload: new Uint8Array(39), code: "message-size" },
   { name: "SET_VRING_KICK of queue 2", id: 12, payload: fdPayload(2), fds: one, code: "ring-index" },
   { name: "SET_VRING_CALL of queue 255", id: 13, payload: fdPayload(255), fds: one, code: "ring-index" },
@@ -98,10 +136,17 @@ const bad: Bad[] = [
   { name: "RESET_DEVICE with a payload", id: 34, payload: new Uint8Array(8), code: "message-size" },
 ];
 
-function logged(): Uint8Array {
-  const payload = Buffer.alloc(40);
-  payload.writeUInt32LE(1, 4);
-  return payload;
+/** A log's size and offset. */
+function pair(size: number, offset: number): Uint8Array {
+  return Buffer.concat([u64Payload(BigInt(size)), u64Payload(BigInt(offset))]);
+}
+
+function inflight(fields: Partial<InflightMessage>): Uint8Array {
+  return inflightPayload({ size: 640, offset: 0, queues: 2, entries: 16, ...fields });
+}
+
+function memory(session: Session): number[] {
+  return [session.guest.region.fd];
 }
 
 function nowhere(): Uint8Array {
