@@ -2,7 +2,7 @@ import type { ReconnectOptions } from "./backoff.ts";
 import { Backoff } from "./backoff.ts";
 import type { Bound } from "./bound.ts";
 import type { ChannelEnd, ChannelEvents, ChannelState } from "./channel-events.ts";
-import { errorOf, FINAL, GONE, SLOW_READER } from "./close-codes.ts";
+import { errorOf, FINAL, GONE, RESTART, SLOW_READER } from "./close-codes.ts";
 import type { ChannelFrame, ConnectionEnd } from "./connection.ts";
 import { Connection } from "./connection.ts";
 import { Emitter } from "./emitter.ts";
@@ -235,7 +235,8 @@ export class Channel implements AsyncIterable<Message> {
       return;
     }
     this.#change({ ...this.#state, connection: "reconnecting" });
-    this.#later();
+    if (end.code === RESTART) this.#retry = setTimeout(() => this.#dial(), 0);
+    else this.#later();
   }
 
   /** A connection did not come about. */

@@ -8,6 +8,8 @@ export const GONE: Readonly<Record<number, "guest-gone" | "endpoint-gone">> = {
   4001: "guest-gone",
   4002: "endpoint-gone",
 };
+/** The bridge goes on in another process, which waits for its clients. */
+export const RESTART = 1012;
 export const SLOW_READER = 1013;
 
 /** What a close code means. */

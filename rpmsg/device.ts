@@ -8,7 +8,7 @@ import type { GuestAnnouncement, HostAnnouncement, NameServiceSnapshot } from ".
 import { NameService } from "./name-service.ts";
 import type { RequestSnapshot } from "./request-side.ts";
 import { RequestSide } from "./request-side.ts";
-import type { ResponseSnapshot, Unread } from "./response-side.ts";
+import type { ResponseSnapshot, Sender, Unread } from "./response-side.ts";
 import { ResponseSide } from "./response-side.ts";
 import type { SendQueueEvents, SendQueueOptions, Target } from "./send-queue.ts";
 import { SendQueue } from "./send-queue.ts";
@@ -408,11 +408,11 @@ export class RpmsgDevice {
   }
 
   /** What the guest may not have read yet, by sender; for a device that stands still. */
-  unread(): Map<SendQueue, Unread[]> {
+  unread(): Map<Sender, Unread[]> {
     return this.#response.unread();
   }
 
-  restoreUnread(sender: SendQueue, unread: readonly Unread[]): void {
+  restoreUnread(sender: Sender, unread: readonly Unread[]): void {
     this.#response.restoreUnread(sender, unread);
   }
 

@@ -24,6 +24,11 @@ export interface ResponseSnapshot {
   readonly frozen: boolean;
 }
 
+/** Who is told of a message that the driver may not have read before a reset. */
+export interface Sender {
+  unconfirmed(ticket: unknown): void;
+}
+
 /** A message in a buffer that the driver has not posted anew, by the buffer's first descriptor. */
 export interface Unread {
   readonly head: number;
@@ -62,7 +67,7 @@ export class ResponseSide implements SendQueueDevice {
    * By descriptor: whose message lies in its buffer, and the ticket of it. Posted anew, a buffer was read; at a reset
    * nobody knows of those that were not.
    */
-  #senders: (SendQueue | undefined)[] = [];
+  #senders: (Sender | undefined)[] = [];
   #tickets: unknown[] = [];
 
   constructor(events: ResponseEvents) {
@@ -128,8 +133,8 @@ export class ResponseSide implements SendQueueDevice {
   }
 
   /** What the guest may not have read yet, by sender. To be asked while the queue stands still. */
-  unread(): Map<SendQueue, Unread[]> {
-    const bySender = new Map<SendQueue, Unread[]>();
+  unread(): Map<Sender, Unread[]> {
+    const bySender = new Map<Sender, Unread[]>();
     for (const [head, sender] of this.#senders.entries()) {
       if (sender === undefined) continue;
       const own = bySender.get(sender) ?? [];
@@ -140,7 +145,7 @@ export class ResponseSide implements SendQueueDevice {
   }
 
   /** These buffers hold messages of this sender. */
-  restoreUnread(sender: SendQueue, unread: readonly Unread[]): void {
+  restoreUnread(sender: Sender, unread: readonly Unread[]): void {
     for (const { head, ticket } of unread) {
       while (this.#senders.length <= head) {
         this.#senders.push(undefined);

@@ -5,6 +5,12 @@ import { bytesOf, GuestName } from "./identity.ts";
 
 const Milliseconds = z.int().min(1).max(86_400_000);
 
+/** Linux allows 107 bytes. */
+const SocketPath = z
+  .string()
+  .min(1)
+  .refine((path) => bytesOf(path) <= 107, { message: "a socket path has at most 107 bytes" });
+
 const common = {
   /** Endpoints that are there before the guest has announced any. */
   endpoints: z.array(EndpointDeclaration).default([]),
@@ -21,11 +27,8 @@ const EmulatedGuest = z.strictObject({
 const VhostUserGuest = z.strictObject({
   ...common,
   kind: z.literal("vhost-user"),
-  /** Unix socket; Linux allows 107 bytes. */
-  path: z
-    .string()
-    .min(1)
-    .refine((path) => bytesOf(path) <= 107, { message: "a socket path has at most 107 bytes" }),
+  /** Unix socket. */
+  path: SocketPath,
   mode: z.enum(["listen", "connect"]).default("listen"),
   /** `linux-bufsz` offers the buffer sizes of Linux 2026 (F_BUFSZ); their bits mean other things elsewhere. */
   dialect: z.enum(["linux", "linux-bufsz"]).default("linux"),
@@ -65,6 +68,8 @@ const Limits = z.strictObject({
   pongTimeout: Milliseconds.default(8000),
   /** How long a stop waits for clients and messages. */
   drainTimeout: Milliseconds.default(7000),
+  /** How long a hand-over to a successor may take before the bridge goes on by itself. */
+  handoverTimeout: Milliseconds.default(5000),
   /** Most subscriptions of a mux connection. */
   subscriptions: z.int().min(1).max(65_536).default(1024),
   /** Most endpoints that are declared for a guest, by the configuration, over HTTP or by clients that announce. */
@@ -121,6 +126,8 @@ export const Config = z.strictObject({
    */
   trustedProxies: z.array(TrustedProxy).default([]),
   logLevel: z.enum(["fatal", "error", "warn", "info", "debug", "trace", "silent"]).default("info"),
+  /** Unix socket on which a successor takes over: `serve --successor-of`. Only the bridge's user may connect to it. */
+  handover: SocketPath.optional(),
   guests: z.record(GuestName, GuestConfig).default({}),
   limits: Limits.prefault({}),
 });

@@ -1,25 +1,38 @@
 import { randomUUID } from "node:crypto";
+import { rmSync } from "node:fs";
 import type { IncomingMessage } from "node:http";
 import type { Duplex } from "node:stream";
 import type { Logger } from "pino";
-import type { Config, Endpoint, EndpointDeclaration, Guest, Limits, Origin } from "../schemas/index.ts";
+import type {
+  Config,
+  Endpoint,
+  EndpointDeclaration,
+  Guest,
+  GuestConfig,
+  Limits,
+  Origin,
+} from "../schemas/index.ts";
 import { Gate } from "./access/gate.ts";
 import { checkAccess } from "./access/origin.ts";
 import { Peers } from "./access/peer.ts";
 import { guestUnknown } from "./access/view.ts";
 import { BurstLog } from "./burst-log.ts";
 import type { ChannelHost } from "./channel/channels.ts";
-import { Channels } from "./channel/channels.ts";
+import { Channels, sendBounds } from "./channel/channels.ts";
 import { refuse } from "./channel/upgrade.ts";
 import { ClientCounts } from "./client-counts.ts";
 import { Directory, displayName } from "./directory.ts";
 import type { EndpointPort } from "./endpoint-port.ts";
 import { EventLog } from "./event-log.ts";
-import type { Attachment, GuestEvents } from "./guests/attachment.ts";
+import type { AttachmentSnapshot, GuestEvents } from "./guests/attachment.ts";
+import { Attachment } from "./guests/attachment.ts";
 import type { GuestCounts } from "./guests/guest-counts.ts";
 import type { EmulatedGuest } from "./guests/open-guest.ts";
 import { openGuest } from "./guests/open-guest.ts";
 import { toProblem } from "./guests/rpmsg-problem.ts";
+import type { LinkSnapshot } from "./guests/vhost-user-snapshot.ts";
+import { mapLink } from "./guests/vhost-user-snapshot.ts";
+import type { BridgeState, Inheritance } from "./hand-over/bridge-state.ts";
 import { HttpProblem } from "./problem.ts";
 
 /** How much of the drain's time clients get to close. */
@@ -28,10 +41,10 @@ const CLIENTS_SHARE = 0.7;
 /** The composition root: guests on one side, channels on the other, the directory between them. */
 export class Bridge implements ChannelHost {
   readonly config: Config;
-  /** Tells this bridge from others, and from itself after a restart. */
-  readonly instance = randomUUID();
+  /** Tells this bridge from others, and from itself after a restart; a successor has that of its predecessor. */
+  readonly instance: string;
   readonly directory = new Directory();
-  readonly events = new EventLog(this.instance);
+  readonly events: EventLog;
   readonly counts = new ClientCounts();
   readonly channels = new Channels(this);
   /** Who requests are from. */
@@ -40,11 +53,25 @@ export class Bridge implements ChannelHost {
   readonly #log: Logger;
   readonly #emulated: ReadonlyMap<string, EmulatedGuest>;
   readonly #guests = new Map<string, Attachment>();
-  #state: "new" | "ready" | "draining" | "closed" = "new";
+  readonly #inheritance: Inheritance | undefined;
+  /** Sockets of the other bridge's guests that this one has not. */
+  readonly #abandoned: string[] = [];
+  #state: "new" | "ready" | "suspended" | "draining" | "closed" = "new";
 
-  /** @param emulated guests of the configuration that the caller has made, by name */
-  constructor(config: Config, log: Logger, emulated: ReadonlyMap<string, EmulatedGuest> = new Map()) {
+  /**
+   * @param emulated guests of the configuration that the caller has made, by name
+   * @param inheritance what another bridge left
+   */
+  constructor(
+    config: Config,
+    log: Logger,
+    emulated: ReadonlyMap<string, EmulatedGuest> = new Map(),
+    inheritance?: Inheritance,
+  ) {
     this.config = config;
+    this.instance = inheritance?.state.instance ?? randomUUID();
+    this.events = new EventLog(this.instance);
+    this.#inheritance = inheritance;
     this.peers = new Peers(config);
     this.gate = new Gate(config);
     this.#log = log;
@@ -60,20 +87,108 @@ export class Bridge implements ChannelHost {
   }
 
   /**
-   * Starts every guest of the configuration.
+   * Starts every guest of the configuration. What another bridge left stands still until `resume`.
    * @throws ConfigError, SystemError
    */
   async start(): Promise<void> {
     const events = this.#guestEvents();
+    const inherited = this.#inherit(events);
     for (const [name, config] of Object.entries(this.config.guests)) {
-      const log = new BurstLog(this.#log.child({ guest: name }));
-      const emulated = this.#emulated.get(name);
-      const opened = await openGuest(name, config, this.config.limits, log, events, emulated);
-      this.#guests.set(name, opened);
-      this.events.publish("guest", opened.describe(), { guest: name });
+      const left = inherited.get(name);
+      inherited.delete(name);
+      const attachment = left?.attachment ?? this.#makeAttachment(name, events);
+      const take = this.#inheritance?.take.bind(this.#inheritance);
+      const link = left && take && adoptable(left.snapshot, config, take);
+      if (left !== undefined && link === undefined) {
+        this.#log.warn({ event: "guest-not-inherited", guest: name });
+        this.#abandon(left.snapshot);
+      }
+      await openGuest(attachment, config, this.#emulated.get(name), link);
+      this.#guests.set(name, attachment);
+      // One that is handed over is what it was.
+      if (link === undefined) this.events.publish("guest", attachment.describe(), { guest: name });
+    }
+    for (const [name, { attachment, snapshot }] of inherited) {
+      this.#log.warn({ event: "guest-released", guest: name });
+      this.#abandon(snapshot);
+      this.#guests.delete(name);
+      attachment.release();
     }
     this.channels.start();
+    if (this.#inheritance === undefined) this.#state = "ready";
+  }
+
+  // ---- hand-over ----
+
+  /** Sends all clients away, to come back to whoever goes on; at most `timeout` milliseconds. */
+  async suspend(timeout: number): Promise<void> {
+    this.#state = "suspended";
+    this.events.end();
+    await this.channels.restart(timeout);
+  }
+
+  /** Every guest stands still, unnoticed. */
+  pause(): void {
+    for (const guest of this.#guests.values()) guest.pause();
+  }
+
+  /** Goes on, after `suspend` and `pause`, or after the bridge whose state this one has. */
+  resume(): void {
+    for (const guest of this.#guests.values()) guest.resume();
+    for (const path of this.#abandoned.splice(0)) rmSync(path, { force: true });
     this.#state = "ready";
+  }
+
+  /** Everything that another process needs to go on; all clients are away, and all guests stand still. */
+  snapshot(): BridgeState {
+    const { directory } = this;
+    // First: they ask for what the guests may not have read of them.
+    const sessions = this.channels.snapshot();
+    return {
+      instance: this.instance,
+      events: this.events.snapshot(),
+      nextEndpoint: directory.next,
+      guests: [...this.#guests.values()].map((attachment) => ({
+        attachment: attachment.snapshot(),
+        entries: attachment.endpointList.map((endpoint) => directory.snapshot(endpoint)),
+      })),
+      sessions,
+    };
+  }
+
+  /** The guests, endpoints and sessions of another bridge, by the guest's name. */
+  #inherit(
+    events: GuestEvents,
+  ): Map<string, { readonly attachment: Attachment; readonly snapshot: AttachmentSnapshot }> {
+    const { state } = this.#inheritance ?? {};
+    if (state === undefined) return new Map();
+    const bounds = sendBounds(this.limits);
+    const guests = state.guests.map(({ attachment: snapshot, entries }) => {
+      const attachment = this.#makeAttachment(snapshot.name, events);
+      const endpoints = attachment.restore(snapshot, bounds);
+      this.#guests.set(snapshot.name, attachment);
+      return { attachment, snapshot, listed: endpoints.map((each, i) => [each, entries[i]] as const) };
+    });
+    this.directory.restore(
+      state.nextEndpoint,
+      guests.flatMap(({ listed }) =>
+        listed.flatMap(([endpoint, entry]) => (entry === undefined ? [] : [[endpoint, entry] as const])),
+      ),
+    );
+    this.events.restore(state.events);
+    this.channels.restore(state.sessions, (id) => this.directory.byId(id));
+    return new Map(guests.map(({ attachment, snapshot }) => [snapshot.name, { attachment, snapshot }]));
+  }
+
+  /** Nobody listens on the guest's socket any more: its file goes when everything is ours. */
+  #abandon({ link }: AttachmentSnapshot): void {
+    const isUsed = Object.values(this.config.guests).some((each) => each.path === link?.path);
+    if (link?.mode === "listen" && !isUsed) this.#abandoned.push(link.path);
+  }
+
+  #makeAttachment(name: string, events: GuestEvents): Attachment {
+    const log = new BurstLog(this.#log.child({ guest: name }));
+    return new Attachment(name, this.limits, log, events);
   }
 
   guests(): Guest[] {
@@ -238,4 +353,14 @@ export class Bridge implements ChannelHost {
       },
     };
   }
+}
+
+/** What another process's link leaves to one of this configuration, if anything. */
+function adoptable(
+  { link }: AttachmentSnapshot,
+  config: GuestConfig,
+  take: (fd: number) => number,
+): LinkSnapshot | undefined {
+  if (link === undefined || config.kind !== "vhost-user" || config.isolation === "process") return undefined;
+  return link.path === config.path && link.mode === config.mode ? mapLink(link, take) : undefined;
 }

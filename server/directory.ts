@@ -13,6 +13,13 @@ interface Entry {
   readonly port: EndpointPort;
 }
 
+/** How an endpoint is listed, to be handed over: plain data. */
+export interface EntrySnapshot {
+  readonly number: number;
+  readonly path: string;
+  readonly address: number | undefined;
+}
+
 /** Names that cannot be a segment of a path: nothing, "here" and "up". With an address they can. */
 const UNNAMABLE = new Set(["", ".", ".."]);
 
@@ -41,22 +48,33 @@ export class Directory {
     const number = this.#nextNumber++;
     const id = `e${number}`;
     const { name, address, guest } = port;
-    let names = this.#guests.get(guest);
-    if (names === undefined) {
-      names = new Map();
-      this.#guests.set(guest, names);
-    }
-    const holders = names.get(name) ?? [];
+    const holders = this.#guests.get(guest)?.get(name) ?? [];
     // The two sides number their addresses apart, so that name and address may be taken: then only the id tells.
     const plain = holders.length === 0 && !UNNAMABLE.has(name);
     const ambiguous =
       address === undefined ||
       holders.some((other) => other.port.address === address || other.address === address);
     const reference: EndpointReference = plain ? { name } : ambiguous ? { id } : { name, address };
-    const entry = { id, number, path: endpointPath(guest, reference), address: reference.address, port };
-    names.set(name, [...holders, entry]);
-    this.#entries.set(id, entry);
-    this.#byPort.set(port, entry);
+    this.#list({ id, number, path: endpointPath(guest, reference), address: reference.address, port });
+  }
+
+  /** The number of the next endpoint. */
+  get next(): number {
+    return this.#nextNumber;
+  }
+
+  /** How an endpoint is listed. */
+  snapshot(port: EndpointPort): EntrySnapshot {
+    const { number, path, address } = this.#entryOf(port);
+    return { number, path, address };
+  }
+
+  /** Lists endpoints of another process as they were. */
+  restore(next: number, entries: readonly (readonly [EndpointPort, EntrySnapshot])[]): void {
+    this.#nextNumber = next;
+    for (const [port, entry] of entries.toSorted(([, a], [, b]) => a.number - b.number)) {
+      this.#list({ ...entry, id: `e${entry.number}`, port });
+    }
   }
 
   remove(port: EndpointPort): void {
@@ -83,6 +101,10 @@ export class Directory {
         : (holders?.find((entry) => entry.address === address && fits(entry)) ??
           holders?.find((entry) => entry.port.address === address && fits(entry)));
     return found?.port;
+  }
+
+  byId(id: string): EndpointPort | undefined {
+    return this.#entries.get(id)?.port;
   }
 
   has(port: EndpointPort): boolean {
@@ -117,6 +139,15 @@ export class Directory {
       endpoints.push(describe(entry));
     }
     return { endpoints, next: null };
+  }
+
+  #list(entry: Entry): void {
+    const { guest, name } = entry.port;
+    const names = this.#guests.get(guest) ?? new Map<string, Entry[]>();
+    this.#guests.set(guest, names);
+    names.set(name, [...(names.get(name) ?? []), entry]);
+    this.#entries.set(entry.id, entry);
+    this.#byPort.set(entry.port, entry);
   }
 
   #entryOf(port: EndpointPort): Entry {

@@ -59,6 +59,28 @@ export interface ChannelEvents<Ticket = unknown> {
   onEnd(reason: EndReason): void;
 }
 
+/** A message that waits for the guest, as it is handed over. */
+export interface WaitingMessage<Ticket = unknown> {
+  readonly dst: number | undefined;
+  readonly bytes: Uint8Array;
+  /** Milliseconds that it may still wait. */
+  readonly left: number;
+  readonly ticket: Ticket | undefined;
+}
+
+/** A channel that stands still, to be handed over to another process: plain data. */
+export interface ChannelSnapshot<Ticket = unknown> {
+  readonly local: number;
+  readonly exclusive: boolean;
+  readonly replaceable: boolean;
+  readonly listens: boolean;
+  /** The client may not send. */
+  readonly refusal?: "forbidden" | "read-only";
+  readonly waiting: readonly WaitingMessage<Ticket>[];
+  /** What was sent and the guest may not have read, by the first descriptor of its buffer. */
+  readonly unread: readonly { readonly head: number; readonly ticket: unknown }[];
+}
+
 /** One user's way to an endpoint and back. */
 export interface ChannelPort<Ticket = unknown> {
   readonly endpoint: EndpointPort;
@@ -87,13 +109,25 @@ export interface ChannelPort<Ticket = unknown> {
   release(): void;
   /** So many messages of the guest were dropped. */
   dropped(count: number, cause: DropCause): void;
+  /** What another process needs to go on with it; the guest stands still. */
+  snapshot(): ChannelSnapshot<Ticket>;
   /** Takes and gives no more messages; what was taken is still sent. */
   close(): void;
   /** As `close`, but what waits is dropped, and counted as undelivered. */
   abort(): void;
 }
 
-export interface OpenOptions {
+/** Bounds of what a channel sends. */
+export interface SendBounds {
+  /** Bytes that may wait to be sent, 16 for each message included. */
+  readonly queueBytes: number;
+  /** Bytes that are left of them when `onWritable` is called. */
+  readonly lowBytes: number;
+  /** Milliseconds that a message may wait. */
+  readonly timeout: number;
+}
+
+export interface OpenOptions extends SendBounds {
   /** undefined: as is usual for the endpoint's origin. */
   share: Share | undefined;
   /** Ends the other channels of the endpoint. */
@@ -104,12 +138,6 @@ export interface OpenOptions {
   listens: boolean;
   /** The channel's own address; undefined for one that the endpoint chooses. */
   local: number | undefined;
-  /** Bytes that may wait to be sent, 16 for each message included. */
-  queueBytes: number;
-  /** Bytes that are left of them when `onWritable` is called. */
-  lowBytes: number;
-  /** Milliseconds that a message may wait. */
-  timeout: number;
 }
 
 /** Why an endpoint cannot be opened. */
@@ -131,4 +159,10 @@ export interface EndpointPort {
   readonly clients: number;
   readonly counters: EndpointCounters;
   open<Ticket>(options: OpenOptions, events: ChannelEvents<Ticket>): ChannelPort<Ticket> | OpenRefusal;
+  /** A channel of another process goes on here. */
+  restore<Ticket>(
+    snapshot: ChannelSnapshot<Ticket>,
+    bounds: SendBounds,
+    events: ChannelEvents<Ticket>,
+  ): ChannelPort<Ticket>;
 }

@@ -22,6 +22,12 @@ export interface LoggedEvent {
   readonly subject: Subject;
 }
 
+/** What is kept, to be handed over: plain data. */
+export interface EventLogSnapshot {
+  readonly last: number;
+  readonly events: readonly LoggedEvent[];
+}
+
 /**
  * What happens to guests and endpoints, in order, for those who watch. Changes of one thing that come close together
  * are told once, as it is then.
@@ -30,7 +36,8 @@ export class EventLog {
   readonly instance: string;
   #events: LoggedEvent[] = [];
   #last = 0;
-  readonly #listeners = new Set<(event: LoggedEvent) => void>();
+  /** Those who listen, and what tells them that there is no more. */
+  readonly #listeners = new Map<(event: LoggedEvent) => void, () => void>();
   /** What changed and was not told yet. */
   readonly #changed = new Map<Subject, () => EventData<"endpoint">>();
   #timer: NodeJS.Timeout | NodeJS.Immediate | undefined;
@@ -51,7 +58,7 @@ export class EventLog {
     const event = { id: `${this.instance}:${++this.#last}`, name, data: JSON.stringify(data), subject };
     this.#events.push(event);
     if (this.#events.length >= 2 * KEPT) this.#events = this.#events.slice(-KEPT);
-    for (const listener of this.#listeners) listener(event);
+    for (const listener of this.#listeners.keys()) listener(event);
   }
 
   /** An endpoint changed: it is told soon, as it is then. */
@@ -91,9 +98,29 @@ export class EventLog {
     return missed === 0 ? [] : this.#events.slice(-missed);
   }
 
-  /** @returns ends the subscription */
-  subscribe(listener: (event: LoggedEvent) => void): () => void {
-    this.#listeners.add(listener);
+  snapshot(): EventLogSnapshot {
+    this.flush();
+    return { last: this.#last, events: this.#events.slice(-KEPT) };
+  }
+
+  /** Goes on as the log of another process. */
+  restore({ last, events }: EventLogSnapshot): void {
+    this.#last = last;
+    this.#events = [...events];
+  }
+
+  /** Tells all who listen that there is no more. */
+  end(): void {
+    this.flush();
+    for (const ended of this.#listeners.values()) ended();
+  }
+
+  /**
+   * @param ended called when there is no more: the listener is to go
+   * @returns ends the subscription
+   */
+  subscribe(listener: (event: LoggedEvent) => void, ended = (): void => {}): () => void {
+    this.#listeners.set(listener, ended);
     return () => this.#listeners.delete(listener);
   }
 }

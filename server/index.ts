@@ -48,6 +48,9 @@ export async function startBridge(
     if (config.guests[name]?.kind === "emulated") continue;
     throw new ConfigError(`guests.${name}.kind`, "an emulated guest is given for it");
   }
+  if (config.handover !== undefined) {
+    throw new ConfigError("handover", "only a process of `rpmsg-bridge serve` hands over");
+  }
   const level = input.logLevel ?? "silent";
   const log = options.log ?? pino({ level, base: null }, pino.destination(2));
   const bridge = new Bridge(config, log, given);

@@ -8,11 +8,15 @@ import { buildApp } from "./app.ts";
 import type { Bridge } from "./bridge.ts";
 import type { ListenAddress } from "./config/flags.ts";
 import { parseListen } from "./config/flags.ts";
+import { HttpDoor, listenOn } from "./hand-over/http-door.ts";
+import type { Succession } from "./hand-over/successor.ts";
 import { httpUrl } from "./http-url.ts";
 
 /** A bridge that can be reached. */
 export interface Listener {
   readonly app: FastifyInstance;
+  /** The listening socket, for a hand-over. */
+  readonly door: HttpDoor;
   /** `http://127.0.0.1:8080`, with TLS `https:`, or `unix:PATH`. */
   readonly url: string;
   /** What was made for this run, where others can reach the bridge and no token is configured; nowhere else. */
@@ -26,17 +30,27 @@ export interface Listener {
 /**
  * Starts a bridge and listens where its configuration says. Where others than this machine can reach it, and nothing is
  * said of who may, a token is made.
- * @throws ConfigError; SystemError or an error with a code as EADDRINUSE: it cannot listen
+ * @param succession what another bridge hands over: when this returns, it has
+ * @throws HandOverError,  ConfigError; SystemError or an error with a code as EADDRINUSE: it cannot listen
  */
-export async function listen(bridge: Bridge, log: Logger): Promise<Listener> {
+export async function listen(bridge: Bridge, log: Logger, succession?: Succession): Promise<Listener> {
   const { config, gate } = bridge;
   const address = parseListen(config.listen);
   const tls = config.tls && tlsOptions(config.tls);
   const made = gate.open && config.auth !== "none" && !isLocal(address) ? gate.close() : undefined;
   const app = buildApp(bridge, tls);
+  const door = new HttpDoor(app.server, "path" in address ? address.path : undefined);
   try {
     await bridge.start();
-    await withMode(address, config.socketMode, () => app.listen(address));
+    const inherited = succession?.listener(config.listen);
+    if (inherited === undefined) await withMode(address, config.socketMode, () => app.listen(address));
+    await succession?.complete();
+    // From here on everything is ours.
+    if (inherited !== undefined) {
+      await app.ready();
+      await listenOn(app.server, inherited);
+    }
+    if (succession !== undefined) bridge.resume();
   } catch (error) {
     bridge.close();
     await app.close();
@@ -47,11 +61,13 @@ export async function listen(bridge: Bridge, log: Logger): Promise<Listener> {
   const url = typeof bound === "object" && bound !== null ? httpUrl(bound, tls !== undefined) : config.listen;
   return {
     app,
+    door,
     url,
     made,
     reload: () => files?.reload(),
     close: async () => {
       files?.stop();
+      app.server.closeAllConnections();
       await app.close();
     },
   };

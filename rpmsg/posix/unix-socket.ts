@@ -12,6 +12,7 @@ const MSG_DONTWAIT = 0x40;
 const MSG_NOSIGNAL = 0x4000;
 const MSG_CMSG_CLOEXEC = 0x40000000;
 const BACKLOG = 128;
+const F_DUPFD_CLOEXEC = 1030;
 
 /** sizeof(sun_path) is 108 (unix(7)); we keep the final NUL, which some readers of getsockname(2) need. */
 const MAX_PATH = 107;
@@ -226,6 +227,16 @@ export function sendmsg(
 export function closeFd(fd: number): number {
   const c = libc();
   return checked(c, c.close(fd));
+}
+
+/**
+ * Another descriptor for the same open file, close-on-exec (fcntl(2), F_DUPFD_CLOEXEC).
+ *
+ * @returns the descriptor, or -errno: -EBADF, -EMFILE
+ */
+export function duplicateFd(fd: number): number {
+  const c = libc();
+  return checked(c, c.fcntl(fd, F_DUPFD_CLOEXEC, 0));
 }
 
 /** Reads every control block the kernel wrote. Tolerant of odd lengths: a descriptor that is overlooked here is open for ever. */

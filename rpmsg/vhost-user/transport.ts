@@ -63,6 +63,8 @@ export function listenTransport(
       });
       if (!state.over) current = connection;
     } catch (error) {
+      // What another process hands over is taken, or it keeps it.
+      if (paused) throw error;
       onError(error instanceof Error ? error : new Error(String(error)));
     }
   };
@@ -157,6 +159,8 @@ export function connectTransport(
         again();
       });
     } catch (error) {
+      // What another process hands over is taken, or it keeps it.
+      if (paused) throw error;
       onError(error instanceof Error ? error : new Error(String(error)));
       again();
     }

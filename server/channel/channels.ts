@@ -18,13 +18,14 @@ import { guestUnknown } from "../access/view.ts";
 import type { ClientCounts, ProtocolName } from "../client-counts.ts";
 import type { Directory, EndpointReference } from "../directory.ts";
 import { parseChannelPath } from "../endpoint-path.ts";
-import type { ChannelEvents, ChannelPort, EndpointPort } from "../endpoint-port.ts";
+import type { ChannelEvents, ChannelPort, EndpointPort, SendBounds } from "../endpoint-port.ts";
 import type { Histogram } from "../histogram.ts";
 import { HttpProblem } from "../problem.ts";
 import { marksOf } from "./back-pressure.ts";
 import type { ConnectionHandler } from "./connection.ts";
 import { Connection } from "./connection.ts";
 import { FlushTurn } from "./frame-writer.ts";
+import type { SessionSnapshot } from "./json.ts";
 import { JsonChannel } from "./json.ts";
 import { MessageEncoder } from "./message-encoder.ts";
 import { MuxConnection } from "./mux.ts";
@@ -39,6 +40,9 @@ import { accept, chooseSubprotocol, isHandshake, parseQuery, webSocketServer } f
 const RAW_PAYLOAD = 65_535;
 /** The longest message in base64, and what is around it. */
 const FRAME_PAYLOAD = 128 * 1024;
+
+/** Milliseconds until a connection that is cut off has ended. */
+const CUT_OFF = 500;
 
 type Protocol = ChannelProtocol | typeof muxProtocol;
 
@@ -169,8 +173,6 @@ export class Channels {
     events: ChannelEvents<Ticket>,
   ): ChannelPort<Ticket> {
     const { listens, sendRefusal } = judge(permit, endpoint, opening);
-    const { limits } = this.#host;
-    const { most, resume } = marksOf(limits);
     const port = endpoint.open(
       {
         share: opening.share,
@@ -178,9 +180,7 @@ export class Channels {
         replaceable: opening.isService !== true,
         listens,
         local: opening.local,
-        queueBytes: most,
-        lowBytes: resume,
-        timeout: limits.sendTimeout,
+        ...sendBounds(this.#host.limits),
       },
       events,
     );
@@ -196,9 +196,53 @@ export class Channels {
   }
 
   /** Tells all clients that the bridge stops, and waits for them to close, at most `timeout` milliseconds. */
-  async drain(timeout: number): Promise<void> {
-    for (const connection of this.#connections) connection.close(closeCode.drain, "the bridge is stopping");
+  drain(timeout: number): Promise<void> {
+    return this.#closeAll(closeCode.drain, "the bridge is stopping", timeout);
+  }
+
+  /**
+   * Sends all clients away to come back at once, and waits for them to go, at most `timeout` milliseconds; then they are
+   * cut off. JSON sessions go on.
+   */
+  async restart(timeout: number): Promise<void> {
+    await this.#closeAll(closeCode.restart, "the bridge goes on in another process", timeout);
     if (this.#connections.size === 0) return;
+    const gone = this.#gone(CUT_OFF);
+    for (const connection of this.#connections) connection.terminate();
+    await gone;
+  }
+
+  /** Sessions of clients that are away; the guests stand still. */
+  snapshot(): SessionSnapshot[] {
+    return [...this.#sessions.values()].flatMap((session) => session.snapshot() ?? []);
+  }
+
+  /**
+   * Sessions of another process go on here.
+   * @param find the endpoint with this id
+   */
+  restore(sessions: readonly SessionSnapshot[], find: (id: string) => EndpointPort | undefined): void {
+    const bounds = sendBounds(this.#host.limits);
+    for (const snapshot of sessions) {
+      const endpoint = find(snapshot.endpoint);
+      if (endpoint === undefined) continue;
+      const channel = this.#makeSession(snapshot);
+      channel.restore(snapshot, (events) => {
+        const { refusal } = snapshot.channel;
+        const port = endpoint.restore(snapshot.channel, bounds, events);
+        return refusal === undefined ? port : new UnwritablePort(port, refusal);
+      });
+      this.#sessions.set(channel.session, channel);
+    }
+  }
+
+  async #closeAll(code: number, reason: string, timeout: number): Promise<void> {
+    for (const connection of this.#connections) connection.close(code, reason);
+    if (this.#connections.size > 0) await this.#gone(timeout);
+  }
+
+  /** Waits until the last connection is gone, at most so many milliseconds. */
+  async #gone(timeout: number): Promise<void> {
     let timer: NodeJS.Timeout | undefined;
     await new Promise<void>((resolve) => {
       this.#onGone = resolve;
@@ -240,7 +284,7 @@ export class Channels {
   ): void {
     const channel = new RawChannel(client.connection, query.slow, this.#host.limits, withdraw);
     // Opened before the handshake, so that a refusal is an HTTP answer.
-    const port = this.open(endpoint, query, client.permit, channel);
+    const port = this.open<undefined>(endpoint, query, client.permit, channel);
     channel.bind(port);
     const socket = take();
     if (socket === undefined) channel.onClosed();
@@ -263,24 +307,15 @@ export class Channels {
       session.attach(connection, query.after ?? 0);
       return;
     }
-    const { instance, limits, directory, counts } = this.#host;
-    const channel = new JsonChannel({
+    const facts = {
       policy: query.slow,
       encoding: query.encoding,
-      limits,
-      encoder: this.#encoder,
-      counts,
-      instance,
       owner: permit.name,
       anywhere: permit.isAdmin(endpoint),
-      resumable: withdraw === undefined,
-      onEnd: ({ session: id }) => {
-        this.#sessions.delete(id);
-        withdraw?.();
-      },
-    });
+    };
+    const channel = this.#makeSession(facts, withdraw);
     const port = this.open(endpoint, query, permit, channel);
-    channel.bind(port, directory.idOf(endpoint));
+    channel.bind(port, this.#host.directory.idOf(endpoint));
     const socket = take();
     if (socket === undefined) {
       port.close();
@@ -290,6 +325,28 @@ export class Channels {
     if (withdraw === undefined) this.#sessions.set(channel.session, channel);
     this.#serve(client, socket, channel, () => {});
     channel.attach(connection);
+  }
+
+  #makeSession(
+    facts: Pick<SessionSnapshot, "policy" | "encoding" | "owner" | "anywhere">,
+    withdraw?: () => void,
+  ): JsonChannel {
+    const { instance, limits, counts } = this.#host;
+    return new JsonChannel({
+      policy: facts.policy,
+      encoding: facts.encoding,
+      owner: facts.owner,
+      anywhere: facts.anywhere,
+      limits,
+      encoder: this.#encoder,
+      counts,
+      instance,
+      resumable: withdraw === undefined,
+      onEnd: ({ session }) => {
+        this.#sessions.delete(session);
+        withdraw?.();
+      },
+    });
   }
 
   /** The client is a service of the host, for as long as it is there. */
@@ -374,6 +431,12 @@ export class Channels {
       if (this.#connections.size === 0) this.#onGone?.();
     });
   }
+}
+
+/** Bounds of what a channel sends. */
+export function sendBounds(limits: Limits): SendBounds {
+  const { most, resume } = marksOf(limits);
+  return { queueBytes: most, lowBytes: resume, timeout: limits.sendTimeout };
 }
 
 function splitUrl(url: string): [path: string, query: string] {

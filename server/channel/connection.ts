@@ -51,6 +51,8 @@ export class Connection {
   #closing = false;
   /** Why it ends, where that is known before the end. */
   #cause: Parameters<ClientCounts["ended"]>[0] | undefined;
+  /** The bridge goes on in another process: the client is to come back. */
+  #restarting = false;
   #awaitingPong = false;
   /** When the client was pinged: whether the ping had to wait behind other bytes, and how many were taken. */
   #backlogAtPing = false;
@@ -84,7 +86,9 @@ export class Connection {
       this.#cause ??= closeCodeOf(error);
     });
     socket.on("close", (code) => {
-      const broken = code === ABNORMAL && !this.#closing && !mistaken;
+      // A client that said good-bye by itself at the same moment has had its own code.
+      const cut = code === ABNORMAL && !this.#closing && !mistaken;
+      const broken = cut || (this.#restarting && (code === ABNORMAL || code === closeCode.restart));
       this.#closing = true;
       this.counts.ended(this.#cause ?? (code === ABNORMAL ? "broken" : "client"));
       this.#handler?.onClosed(broken);
@@ -168,7 +172,8 @@ export class Connection {
     this.#closing = true;
     this.#cause ??= code;
     // The client's answer is to be read. On a drain messages that it has sent are still taken, as room allows.
-    if (code !== closeCode.drain) this.resumeReading();
+    this.#restarting = code === closeCode.restart;
+    if (code !== closeCode.drain && !this.#restarting) this.resumeReading();
     this.#socket?.close(code, reason);
   }
 

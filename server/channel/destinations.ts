@@ -27,6 +27,11 @@ export class Destinations {
     if (oldest !== undefined) this.#seen.delete(oldest);
   }
 
+  /** Least recent first. */
+  get seen(): number[] {
+    return [...this.#seen];
+  }
+
   allows<Ticket>(dst: number, port: ChannelPort<Ticket>): boolean {
     return dst !== NAME_SERVICE && (this.#anywhere || dst === port.peer || this.#seen.has(dst));
   }

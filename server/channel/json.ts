@@ -11,7 +11,14 @@ import type {
 import { ClientFrame, closeCode, errorAdvice } from "../../schemas/index.ts";
 import type { ClientCounts } from "../client-counts.ts";
 import { displayName } from "../directory.ts";
-import type { ChannelEvents, ChannelPort, DropCause, EndReason, UndeliveredCode } from "../endpoint-port.ts";
+import type {
+  ChannelEvents,
+  ChannelPort,
+  ChannelSnapshot,
+  DropCause,
+  EndReason,
+  UndeliveredCode,
+} from "../endpoint-port.ts";
 import type { Marks } from "./back-pressure.ts";
 import { marksOf } from "./back-pressure.ts";
 import type { Connection, ConnectionHandler } from "./connection.ts";
@@ -23,6 +30,7 @@ import type { MessageEncoder } from "./message-encoder.ts";
 import { decodeText } from "./message-encoder.ts";
 import type { OutflowSink } from "./outflow.ts";
 import { Outflow } from "./outflow.ts";
+import type { ReplaySnapshot } from "./replay-log.ts";
 import { ReplayLog } from "./replay-log.ts";
 
 export interface JsonOptions {
@@ -43,13 +51,33 @@ export interface JsonOptions {
   readonly onEnd: (channel: JsonChannel) => void;
 }
 
+/** A session whose client is away, to be handed over: plain data. */
+export interface SessionSnapshot {
+  readonly session: string;
+  /** Id of the endpoint. */
+  readonly endpoint: string;
+  readonly policy: SlowPolicy;
+  readonly encoding: Encoding | undefined;
+  readonly owner: string | undefined;
+  readonly anywhere: boolean;
+  readonly channel: ChannelSnapshot<MessageId>;
+  readonly log: ReplaySnapshot;
+  readonly results: ReplaySnapshot;
+  /** Where the client may send. */
+  readonly seen: readonly number[];
+  readonly missed: number;
+  readonly told: number;
+  readonly counted: number;
+  readonly state: string;
+}
+
 /**
  * `rpmsg.v1.json`: text frames with a type. A session outlives a connection that broke: for a while its client may
  * come back and gets what it missed.
  */
 export class JsonChannel implements ChannelEvents<MessageId>, ConnectionHandler, OutflowSink {
   readonly protocol = "json";
-  readonly session = randomBytes(16).toString("base64url");
+  session = randomBytes(16).toString("base64url");
   readonly #options: JsonOptions;
   readonly #marks: Marks;
   readonly #outflow: Outflow;
@@ -130,6 +158,44 @@ export class JsonChannel implements ChannelEvents<MessageId>, ConnectionHandler,
     if (after !== undefined) this.#outflow.drained();
     // What waits for the guest does so still: this connection is to bring no more than the one before.
     if (port.pendingBytes >= this.#marks.pause) connection.pauseReading();
+  }
+
+  /** For a session whose client is away, while the guest stands still. */
+  snapshot(): SessionSnapshot | undefined {
+    const port = this.#port;
+    if (port === undefined || this.#ended || this.#connection !== undefined) return undefined;
+    return {
+      session: this.session,
+      endpoint: this.#id,
+      policy: this.#options.policy,
+      encoding: this.#options.encoding,
+      owner: this.#options.owner,
+      anywhere: this.#options.anywhere,
+      channel: port.snapshot(),
+      log: this.#log.snapshot(),
+      results: this.#results.snapshot(),
+      seen: this.#destinations.seen,
+      missed: this.#missed,
+      told: this.#told,
+      counted: this.#counted,
+      state: this.#state,
+    };
+  }
+
+  /** Goes on as the session of another process: its client is away, and has the whole time to come back. */
+  restore(snapshot: SessionSnapshot, open: (channel: this) => ChannelPort<MessageId>): void {
+    this.session = snapshot.session;
+    this.#id = snapshot.endpoint;
+    this.#log.restore(snapshot.log);
+    this.#results.restore(snapshot.results);
+    for (const address of snapshot.seen) this.#destinations.saw(address);
+    this.#outflow.goOn(snapshot.told);
+    this.#missed = snapshot.missed;
+    this.#told = snapshot.told;
+    this.#counted = snapshot.counted;
+    this.#state = snapshot.state;
+    this.#port = open(this);
+    this.onClosed(true);
   }
 
   /** Says good-bye to a client, and ends its session. */

@@ -117,6 +117,12 @@ export class Outflow {
     if (this.#count > 0 || this.#held !== undefined || this.#told < this.seq) this.#awaitDrain();
   }
 
+  /** Goes on after so many messages, all of them written or told of as dropped. */
+  goOn(seq: number): void {
+    this.seq = seq;
+    this.#told = seq;
+  }
+
   /** Nothing is written any more. */
   end(): void {
     this.#ended = true;

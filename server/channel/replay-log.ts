@@ -11,6 +11,13 @@ const ENTRY_COST = 64;
 /** Entries that are gone before the array is made shorter. */
 const COMPACT = 1024;
 
+/** To be handed over: plain data. */
+export interface ReplaySnapshot {
+  readonly forgotten: number;
+  /** `age` in milliseconds. */
+  readonly kept: readonly { readonly seq: number; readonly text: Uint8Array; readonly age: number }[];
+}
+
 /** Frames of a session that its client may not have got, for as long as it may resume. */
 export class ReplayLog {
   /** The latest `seq` that is not known any more; 0 for none. */
@@ -46,6 +53,22 @@ export class ReplayLog {
   /** What came after a message, in order, as far as it is known. */
   after(seq: number): readonly Kept[] {
     return this.#kept.slice(this.#first).filter((each) => each.seq > seq);
+  }
+
+  snapshot(): ReplaySnapshot {
+    const now = performance.now();
+    const kept = this.#kept.slice(this.#first).map(({ seq, text, at }) => ({ seq, text, age: now - at }));
+    return { forgotten: this.forgotten, kept };
+  }
+
+  restore({ forgotten, kept }: ReplaySnapshot): void {
+    const now = performance.now();
+    this.forgotten = forgotten;
+    for (const { seq, text, age } of kept) {
+      this.#kept.push({ seq, text: Buffer.from(text), at: now - age });
+      this.#bytes += text.length + ENTRY_COST;
+    }
+    while (this.#bytes > this.#limits.sessionBytes) this.#shift();
   }
 
   #shift(): void {

@@ -1,5 +1,5 @@
 import type { Refusal } from "../access/permit.ts";
-import type { ChannelPort, DropCause, EndpointPort } from "../endpoint-port.ts";
+import type { ChannelPort, ChannelSnapshot, DropCause, EndpointPort } from "../endpoint-port.ts";
 
 /** The way to an endpoint of a client that may not send. Those that may pay nothing for it. */
 export class UnwritablePort<Ticket> implements ChannelPort<Ticket> {
@@ -45,6 +45,10 @@ export class UnwritablePort<Ticket> implements ChannelPort<Ticket> {
 
   dropped(count: number, cause: DropCause): void {
     this.#port.dropped(count, cause);
+  }
+
+  snapshot(): ChannelSnapshot<Ticket> {
+    return { ...this.#port.snapshot(), refusal: this.#refusal };
   }
 
   close(): void {

@@ -93,6 +93,11 @@ export function buildProgram(): Command {
     .option("--listen <where>", "HOST:PORT or unix:PATH; port 0 picks one (default 127.0.0.1:8080)")
     .option("--guest <definition>", "a guest, may be repeated (default demo=emulated)", collect)
     .option("--announce <service>", "GUEST/NAME[@ADDRESS]: a service of the host, may be repeated", collect)
+    .option("--handover <path>", "Unix socket on which a successor takes over")
+    .option(
+      "--successor-of <path>",
+      "takes everything over from the running bridge with this --handover socket",
+    )
     .option("--no-auth", "let everybody in, whoever can reach the address")
     .option("--read-only", "send nothing to guests, and declare nothing")
     .addHelpText("after", SERVE_EXAMPLES)

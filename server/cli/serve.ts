@@ -5,6 +5,9 @@ import { Bridge } from "../bridge.ts";
 import { parseListen } from "../config/flags.ts";
 import type { ServeFlags } from "../config/load-config.ts";
 import { loadConfig } from "../config/load-config.ts";
+import type { Estate } from "../hand-over/predecessor.ts";
+import { Predecessor } from "../hand-over/predecessor.ts";
+import { HandOverError, Succession } from "../hand-over/successor.ts";
 import type { Listener } from "../listen.ts";
 import { isLocal, listen } from "../listen.ts";
 import { ServiceManager } from "../service-manager.ts";
@@ -12,19 +15,22 @@ import { CommandError } from "./command-error.ts";
 import { stopSignal } from "./signals.ts";
 
 /** Runs the bridge until it is told to stop. One JSON line on standard output says when it is ready. */
-export async function serve(flags: ServeFlags): Promise<void> {
+export async function serve(flags: ServeFlags & { successorOf?: string }): Promise<void> {
   const config = loadConfig(flags, process.env);
   const address = parseListen(config.listen);
   // Standard output belongs to the line that says "listening".
   const log = pino({ level: config.logLevel, base: null }, pino.destination(2));
   const stopped = stopSignal();
   const manager = await ServiceManager.of(process.env, log);
-  const bridge = new Bridge(config, log);
+  const succession = flags.successorOf === undefined ? undefined : await succeed(flags.successorOf);
+  const bridge = new Bridge(config, log, new Map(), succession);
   let listener: Listener;
   try {
     if ("path" in address) await removeStaleSocket(address.path);
-    listener = await listen(bridge, log);
+    listener = await listen(bridge, log, succession);
   } catch (error) {
+    succession?.giveUp();
+    if (error instanceof HandOverError) throw new CommandError(error.message);
     const { code } = error as NodeJS.ErrnoException;
     if (code === undefined || !/^E(?!RR_)[A-Z_]+$/.test(code)) throw error;
     throw new CommandError(`cannot listen on ${config.listen}: ${code}`);
@@ -33,16 +39,45 @@ export async function serve(flags: ServeFlags): Promise<void> {
   if (bridge.gate.open && !isLocal(address)) log.warn({ event: "no-access-control", listen: config.listen });
   if (made !== undefined) process.stderr.write(welcome(url, made));
   process.on("SIGHUP", () => listener.reload());
+  const { handover } = config;
+  const predecessor =
+    handover === undefined
+      ? undefined
+      : offer({ bridge, door: listener.door, log, path: handover }, succession !== undefined);
   process.stdout.write(`${JSON.stringify({ event: "listening", url })}\n`);
   manager.ready(url);
 
   const signal = await stopped;
   log.info({ event: "stopping", signal });
   manager.stopping();
+  await predecessor?.close();
   await bridge.drain();
   await listener.close();
   manager.close();
   log.info({ event: "stopped" });
+}
+
+/** Everything of the running bridge, or why it keeps it. */
+async function succeed(path: string): Promise<Succession> {
+  try {
+    return await Succession.begin(path);
+  } catch (error) {
+    throw error instanceof HandOverError ? new CommandError(error.message) : error;
+  }
+}
+
+/** Offers the bridge to a successor. */
+function offer(estate: Omit<Estate, "onGone">, isSuccessor: boolean): Predecessor | undefined {
+  try {
+    // Nothing is closed: the sockets, and the files that name them, are the successor's, too.
+    return new Predecessor({ ...estate, onGone: () => process.exit(0) });
+  } catch (error) {
+    const { message } = error as Error;
+    if (!isSuccessor) throw new CommandError(`handover: ${message}`);
+    // What it has taken over is worth more.
+    estate.log.error({ event: "hand-over-unavailable", reason: message });
+    return undefined;
+  }
 }
 
 /** For people, once: the only place where a token is shown, and a ticket. */

@@ -14,6 +14,7 @@ export interface ServeFlags {
   /** False with --no-auth. */
   auth?: boolean;
   readOnly?: boolean;
+  handover?: string;
 }
 
 type Tree = { -readonly [Key in keyof ConfigInput]: ConfigInput[Key] };
@@ -30,6 +31,7 @@ export function loadConfig(flags: ServeFlags, environment: NodeJS.ProcessEnv): C
   if (flags.listen !== undefined) tree.listen = flags.listen;
   if (flags.auth === false) tree.auth = "none";
   if (flags.readOnly === true) tree.readOnly = true;
+  if (flags.handover !== undefined) tree.handover = flags.handover;
   const guests = asRecord(tree.guests ?? {}, "guests");
   const flagged = new Set<string>();
   for (const text of flags.guest ?? []) {

@@ -11,7 +11,7 @@ const closeTexts: Record<keyof typeof closeCode, string> = {
     "expired; `forbidden`, `read-only`, it may not send.",
   tooBig: "A message over the MTU. Nothing of it was sent.",
   internal: "The bridge made a mistake; its log says which.",
-  restart: "The bridge starts anew. Connect again.",
+  restart: "The bridge goes on in another process. Connect again at once; a JSON session can be resumed.",
   slowReader: "The client did not read what the guest sends, or sent far more than the guest takes.",
   guestReset: "The guest was reset or detached. Connect again, and send again what may come twice.",
   endpointWithdrawn: "The endpoint was withdrawn. Connect again when it is listed.",

@@ -2,13 +2,17 @@ import type { SendQueue } from "../../rpmsg/index.ts";
 import type {
   ChannelEvents,
   ChannelPort,
+  ChannelSnapshot,
   DropCause,
   EndReason,
-  OpenOptions,
+  SendBounds,
   SendCode,
 } from "../endpoint-port.ts";
 import type { AttachedEndpoint } from "./attached-endpoint.ts";
 import type { LocalAddress } from "./local-address.ts";
+
+/** What a channel may do. */
+interface ChannelFacts extends SendBounds, Pick<ChannelSnapshot, "exclusive" | "replaceable" | "listens"> {}
 
 /** One client's channel to an endpoint of an attached guest. */
 export class AttachedChannel<Ticket> implements ChannelPort<Ticket> {
@@ -17,6 +21,7 @@ export class AttachedChannel<Ticket> implements ChannelPort<Ticket> {
   readonly exclusive: boolean;
   /** Another client may take its place. */
   readonly replaceable: boolean;
+  readonly #listens: boolean;
   readonly #local: LocalAddress;
   readonly #events: ChannelEvents<Ticket>;
   readonly #queue: SendQueue<Ticket>;
@@ -26,12 +31,13 @@ export class AttachedChannel<Ticket> implements ChannelPort<Ticket> {
   constructor(
     endpoint: AttachedEndpoint,
     local: LocalAddress,
-    options: OpenOptions,
+    facts: ChannelFacts,
     events: ChannelEvents<Ticket>,
   ) {
     this.endpoint = endpoint;
-    this.exclusive = options.share === "exclusive";
-    this.replaceable = options.replaceable;
+    this.exclusive = facts.exclusive;
+    this.replaceable = facts.replaceable;
+    this.#listens = facts.listens;
     this.#local = local;
     this.#events = events;
     const { counters } = endpoint;
@@ -58,10 +64,11 @@ export class AttachedChannel<Ticket> implements ChannelPort<Ticket> {
           if (!this.#closed) events.onUnconfirmed(ticket);
         },
       },
-      { limit: options.queueBytes, low: options.lowBytes, timeout: options.timeout },
+      { limit: facts.queueBytes, low: facts.lowBytes, timeout: facts.timeout },
     );
+    endpoint.attachment.sends(this.#queue, endpoint);
     local.retain();
-    if (options.listens) local.add(events);
+    if (facts.listens) local.add(events);
   }
 
   get local(): number {
@@ -134,6 +141,24 @@ export class AttachedChannel<Ticket> implements ChannelPort<Ticket> {
     if (this.#closed) return;
     this.close();
     this.#queue.drop("endpoint-gone");
+  }
+
+  snapshot(): ChannelSnapshot<Ticket> {
+    return {
+      local: this.local,
+      exclusive: this.exclusive,
+      replaceable: this.replaceable,
+      listens: this.#listens,
+      waiting: this.#queue.snapshot(),
+      unread: this.endpoint.attachment.takeUnread(this.#queue),
+    };
+  }
+
+  /** What waited, and what the guest may not have read, where the snapshot was taken. */
+  restore({ waiting, unread }: ChannelSnapshot<Ticket>): this {
+    this.#queue.restore(waiting);
+    this.endpoint.attachment.device.restoreUnread(this.#queue, unread);
+    return this;
   }
 
   changed(): void {

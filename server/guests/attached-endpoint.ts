@@ -10,10 +10,12 @@ import type {
 import type {
   ChannelEvents,
   ChannelPort,
+  ChannelSnapshot,
   EndpointPort,
   EndReason,
   OpenOptions,
   OpenRefusal,
+  SendBounds,
 } from "../endpoint-port.ts";
 import { AttachedChannel } from "./attached-channel.ts";
 import type { Attachment } from "./attachment.ts";
@@ -32,6 +34,25 @@ export interface EndpointFacts {
   readonly service?: LocalAddress;
   /** The local address of clients that name none. */
   readonly local?: number | undefined;
+}
+
+/** What an endpoint of another process leaves, besides its open channels: plain data. */
+export interface EndpointSnapshot {
+  readonly name: string;
+  readonly ns: NameServiceMode;
+  readonly told: boolean;
+  readonly counters: EndpointCounters;
+  readonly address: number | undefined;
+  readonly local: number | undefined;
+  /** Address of an endpoint of the host. */
+  readonly service: number | undefined;
+  /** Where messages go, unless it is to the peer of the service. */
+  readonly peer: number | undefined;
+  readonly toServicePeer: boolean;
+  /** The address that clients of a guest's endpoint share. */
+  readonly shared: number | undefined;
+  /** Closed channels of which messages still wait. */
+  readonly finishing: readonly ChannelSnapshot[];
 }
 
 /** An endpoint of an attached guest: one of the guest, or one of the host for which the guest has another half. */
@@ -124,7 +145,7 @@ export class AttachedEndpoint implements EndpointPort {
     try {
       const local = this.#localOf(options);
       if (local === undefined) return "local-in-use";
-      const channel = new AttachedChannel(this, local, options, events);
+      const channel = new AttachedChannel(this, local, { ...options, exclusive }, events);
       this.#channels.add(channel);
       this.attachment.changed(this);
       return channel;
@@ -132,6 +153,53 @@ export class AttachedEndpoint implements EndpointPort {
       if (error instanceof RpmsgError) return "no-address";
       throw error;
     }
+  }
+
+  restore<Ticket>(
+    snapshot: ChannelSnapshot<Ticket>,
+    bounds: SendBounds,
+    events: ChannelEvents<Ticket>,
+  ): ChannelPort<Ticket> {
+    return this.#restored(snapshot, bounds, events);
+  }
+
+  /** What there is to know besides its open channels. */
+  snapshot(): EndpointSnapshot {
+    const { name, ns, told, counters, service, target } = this;
+    const toServicePeer = target === service?.endpoint;
+    return {
+      name,
+      ns,
+      told,
+      counters: { ...counters },
+      address: this.#address,
+      local: this.#local,
+      service: service?.address,
+      peer: toServicePeer ? undefined : target.peer,
+      toServicePeer,
+      shared: this.#shared?.endpoint.closed === false ? this.#shared.address : undefined,
+      finishing: [...this.#finishing].map((channel) => withoutTickets(channel.snapshot())),
+    };
+  }
+
+  /** Goes on where another process stopped; facts and local addresses are there again. */
+  goOn({ told, counters, shared, finishing }: EndpointSnapshot, bounds: SendBounds): void {
+    this.told = told;
+    Object.assign(this.counters, counters);
+    if (shared !== undefined) this.#shared = this.attachment.localAt(shared);
+    for (const channel of finishing) this.#restored(channel, bounds, NOBODY).close();
+  }
+
+  #restored<Ticket>(
+    snapshot: ChannelSnapshot<Ticket>,
+    bounds: SendBounds,
+    events: ChannelEvents<Ticket>,
+  ): AttachedChannel<Ticket> {
+    const local = this.attachment.localAt(snapshot.local);
+    if (local === undefined) throw new RangeError(`a channel has the unknown address ${snapshot.local}`);
+    const channel = new AttachedChannel(this, local, { ...snapshot, ...bounds }, events);
+    this.#channels.add(channel);
+    return channel.restore(snapshot);
   }
 
   /** The only client is an exclusive one. */
@@ -184,3 +252,22 @@ export class AttachedEndpoint implements EndpointPort {
     return this.#shared;
   }
 }
+
+/** Nobody waits for what becomes of a message of a closed channel. */
+function withoutTickets({ waiting, unread, ...facts }: ChannelSnapshot): ChannelSnapshot {
+  return {
+    ...facts,
+    waiting: waiting.map(({ dst, bytes, left }) => ({ dst, bytes, left, ticket: undefined })),
+    unread: unread.map(({ head }) => ({ head, ticket: undefined })),
+  };
+}
+
+const NOBODY: ChannelEvents = {
+  onMessage() {},
+  onWritable() {},
+  onSent() {},
+  onUndelivered() {},
+  onUnconfirmed() {},
+  onChanged() {},
+  onEnd() {},
+};

@@ -1,18 +1,22 @@
 import type {
   CodedError,
+  DeviceSnapshot,
   DeviceState,
   Endpoint,
   GuestAnnouncement,
   GuestError,
   HostAnnouncement,
+  SendQueue,
 } from "../../rpmsg/index.ts";
 import { NAME_SERVICE_ADDRESS, RESPONSE_QUEUE, RpmsgDevice, RpmsgError } from "../../rpmsg/index.ts";
 import type { EndpointDeclaration, Guest, GuestState, Limits } from "../../schemas/index.ts";
 import type { BurstLog } from "../burst-log.ts";
-import type { EndpointPort } from "../endpoint-port.ts";
+import type { EndpointPort, SendBounds } from "../endpoint-port.ts";
+import type { EndpointSnapshot } from "./attached-endpoint.ts";
 import { AttachedEndpoint } from "./attached-endpoint.ts";
 import { GuestCounts } from "./guest-counts.ts";
 import { LocalAddress } from "./local-address.ts";
+import type { LinkSnapshot } from "./vhost-user-snapshot.ts";
 
 /** What the outside is told of a guest's endpoints. */
 export interface GuestEvents {
@@ -34,6 +38,34 @@ export interface GuestLink {
   readonly queues: { response: number; request: number } | null;
   /** Ends the link; the device is stopped and reset. */
   close(): void;
+  /** Takes nothing of the frontend until `resume`. The device is paused already. */
+  pause?(): void;
+  resume?(): void;
+  /** What another process needs to go on with it; undefined where nobody else can. */
+  snapshot?(): LinkSnapshot;
+}
+
+/** What a guest leaves to another process: plain data. */
+export interface AttachmentSnapshot {
+  readonly name: string;
+  readonly device: DeviceSnapshot;
+  readonly frontendErrors: number;
+  /** In the order in which they came. */
+  readonly endpoints: readonly AttachedEndpointSnapshot[];
+  readonly locals: readonly { readonly address: number; readonly shared: boolean; readonly owner: number }[];
+  /** Undefined where the guest is one of the process itself. */
+  readonly link: LinkSnapshot | undefined;
+}
+
+interface AttachedEndpointSnapshot extends EndpointSnapshot {
+  /** Undefined where only the guest has announced it. */
+  readonly declaration: EndpointDeclaration | undefined;
+  /** The configuration declared it. */
+  readonly configured: boolean;
+  /** What the guest announced that is this endpoint. */
+  readonly announcements: readonly GuestAnnouncement[];
+  /** Buffers with messages of channels that are gone. */
+  readonly unread: readonly number[];
 }
 
 /**
@@ -61,6 +93,10 @@ export class Attachment {
   readonly #locals = new Map<number, LocalAddress>();
   #link: GuestLink | undefined;
   #serial = 0;
+  /** Whose counters count what became of a message. */
+  readonly #senders = new WeakMap<object, AttachedEndpoint>();
+  /** While the guest stands still: what it may not have read, of senders that did not ask yet. */
+  #unread: ReturnType<RpmsgDevice["unread"]> = new Map();
   #onIdle: (() => void) | undefined;
 
   constructor(name: string, limits: Limits, log: BurstLog, events: GuestEvents) {
@@ -84,10 +120,13 @@ export class Attachment {
     );
   }
 
-  /** Starts the guest. The device may be in use from within `open` on. */
-  start(open: (attachment: Attachment) => GuestLink): void {
+  /**
+   * Starts the guest. The device may be in use from within `open` on.
+   * @param inherited it is what it was in another process: nobody is told
+   */
+  start(open: (attachment: Attachment) => GuestLink, inherited = false): void {
     this.#link = open(this);
-    this.stateChanged();
+    if (!inherited) this.stateChanged();
   }
 
   get state(): GuestState {
@@ -118,7 +157,7 @@ export class Attachment {
    * @throws RpmsgError address-in-use, address-invalid, address-space-full, name-invalid, already-announced,
    *   name-service-off, too-many-endpoints
    */
-  declare(declaration: EndpointDeclaration): EndpointPort {
+  declare(declaration: EndpointDeclaration, configured = false): EndpointPort {
     const { name, ns, address, peer, local } = declaration;
     if (this.#declared.size >= this.#limits.declaredEndpoints) {
       throw new RpmsgError(
@@ -136,6 +175,7 @@ export class Attachment {
     const raw = Buffer.from(name).toString("latin1");
     const endpoint =
       ns === "up" ? this.#declareUp(raw, address, local) : this.#declareDown(raw, ns, address, peer);
+    Object.assign(this.#declared.get(endpoint) ?? {}, { declaration, configured });
     for (const [announcement, other] of this.#up) {
       // The guest was faster: what it announced is this endpoint, or its other half, unless clients know it as another
       // one already.
@@ -221,11 +261,159 @@ export class Attachment {
     if (pending > 0) this.log.warn("undelivered-at-stop", { messages: pending });
   }
 
+  /** The bridge has nothing to do with this guest any more: its endpoints are gone, and its channels end. */
+  release(): void {
+    this.device.reset();
+    for (const endpoint of [...this.#declared.keys()]) this.withdraw(endpoint);
+    this.close();
+  }
+
   close(): void {
     this.#link?.close();
     this.#link = undefined;
     for (const endpoint of this.#declared.keys()) endpoint.end("withdrawn");
     this.device.close();
+  }
+
+  /**
+   * Declares what the configuration has. Where another process handed the guest over, what its configuration had and
+   * this one has no more is withdrawn, and what both have stays as it is.
+   * @throws RpmsgError as `declare`
+   */
+  configure(declarations: readonly EndpointDeclaration[]): void {
+    const wanted = new Map(declarations.map((each) => [textOf(each), each]));
+    for (const [endpoint, { declaration, configured }] of [...this.#declared]) {
+      if (configured !== true || declaration === undefined) continue;
+      if (!wanted.delete(textOf(declaration))) this.withdraw(endpoint);
+    }
+    for (const declaration of wanted.values()) this.declare(declaration, true);
+  }
+
+  // ---- hand-over ----
+
+  /** Stands still, unnoticed by the guest, until `resume` or for good. */
+  pause(): void {
+    this.device.pause();
+    this.#link?.pause?.();
+    this.#unread = this.device.unread();
+  }
+
+  /** Goes on: after `pause`, or where another process stopped. */
+  resume(): void {
+    this.#unread = new Map();
+    this.device.resume();
+    this.#link?.resume?.();
+  }
+
+  /** Messages of this queue that the guest may not have read; while it stands still, and once. */
+  takeUnread<Ticket>(queue: SendQueue<Ticket>): { head: number; ticket: unknown }[] {
+    const unread = this.#unread.get(queue) ?? [];
+    this.#unread.delete(queue);
+    return unread;
+  }
+
+  /** The queue's messages are counted at this endpoint. */
+  sends(queue: object, endpoint: AttachedEndpoint): void {
+    this.#senders.set(queue, endpoint);
+  }
+
+  /** Endpoints as the snapshot has them, in its order. */
+  get endpointList(): readonly AttachedEndpoint[] {
+    return [...this.#endpoints()];
+  }
+
+  /** What another process needs, after the snapshots of the channels; the guest stands still. */
+  snapshot(): AttachmentSnapshot {
+    const endpoints = this.endpointList;
+    return {
+      name: this.name,
+      frontendErrors: this.frontendErrors,
+      device: this.device.snapshot(),
+      endpoints: endpoints.map((endpoint) => {
+        const { declaration, configured = false } = this.#declared.get(endpoint) ?? {};
+        const snapshot = endpoint.snapshot();
+        const announcements = [...this.#up].flatMap(([each, own]) => (own === endpoint ? [each] : []));
+        const orphans = [...this.#unread].filter(([queue]) => this.#senders.get(queue) === endpoint);
+        const unread = orphans.flatMap(([, own]) => own.map(({ head }) => head));
+        return { ...snapshot, declaration, configured, announcements, unread };
+      }),
+      locals: [...this.#locals.values()].map(({ address, shared, owner }) => ({
+        address,
+        shared,
+        owner: owner === undefined ? -1 : endpoints.indexOf(owner),
+      })),
+      link: this.#link?.snapshot?.(),
+    };
+  }
+
+  /**
+   * Goes on as the guest that the snapshot is of: called on a new one, before it is started. Nobody is told of the
+   * endpoints: they have been there before.
+   * @returns the endpoints, in the snapshot's order
+   */
+  restore(snapshot: AttachmentSnapshot, bounds: SendBounds): AttachedEndpoint[] {
+    this.frontendErrors = snapshot.frontendErrors;
+    for (const { address, shared } of snapshot.locals) this.#makeLocal(address, shared);
+    const endpoints = snapshot.endpoints.map((each) => this.#restoreEndpoint(each));
+    for (const { address, owner } of snapshot.locals) {
+      const local = this.#locals.get(address);
+      if (local !== undefined) local.owner = endpoints[owner];
+    }
+    this.device.restore(snapshot.device);
+    for (const announcement of this.device.guestAnnouncements) {
+      const index = snapshot.endpoints.findIndex(({ announcements }) =>
+        announcements.some(
+          ({ name, address }) => name === announcement.name && address === announcement.address,
+        ),
+      );
+      const endpoint = endpoints[index];
+      if (endpoint !== undefined) this.#up.set(announcement, endpoint);
+    }
+    for (const [index, each] of snapshot.endpoints.entries()) {
+      const endpoint = endpoints[index] as AttachedEndpoint;
+      endpoint.goOn(each, bounds);
+      if (each.unread.length > 0) this.#restoreOrphans(endpoint, each.unread);
+    }
+    return endpoints;
+  }
+
+  #restoreEndpoint(snapshot: AttachedEndpointSnapshot): AttachedEndpoint {
+    const { name, ns, address, local, declaration, configured } = snapshot;
+    const service = snapshot.service === undefined ? undefined : this.#locals.get(snapshot.service);
+    service?.retain();
+    const target =
+      service !== undefined && snapshot.toServicePeer ? service.endpoint : { peer: snapshot.peer };
+    const endpoint = new AttachedEndpoint(this, {
+      name,
+      ns,
+      address,
+      local,
+      target,
+      ...(service !== undefined && { service }),
+    });
+    if (declaration === undefined) return endpoint;
+    if (service === undefined) {
+      this.#declared.set(endpoint, { declaration, configured, target, address: declaration.address });
+      return endpoint;
+    }
+    const announcement = ns === "none" ? undefined : this.device.announce(name, service.address);
+    if (announcement !== undefined) this.#down.set(announcement, endpoint);
+    this.#declared.set(endpoint, { declaration, configured, announcement });
+    return endpoint;
+  }
+
+  /** What channels that are gone have sent is counted still, where a reset comes before the guest has read it. */
+  #restoreOrphans(endpoint: AttachedEndpoint, heads: readonly number[]): void {
+    const sender = {
+      unconfirmed() {
+        endpoint.counters.unconfirmed++;
+      },
+    };
+    this.sends(sender, endpoint);
+    this.device.restoreUnread(
+      sender,
+      heads.map((head) => ({ head, ticket: undefined })),
+    );
   }
 
   /** The link is connected, or not any more. */
@@ -386,8 +574,16 @@ export class Attachment {
   }
 }
 
+/** One text for equal declarations, whatever the order of their keys. */
+function textOf(declaration: EndpointDeclaration): string {
+  return JSON.stringify(Object.entries(declaration).toSorted(([a], [b]) => (a < b ? -1 : 1)));
+}
+
 /** What the host keeps of an endpoint that it declared. */
 interface Declared {
+  declaration?: EndpointDeclaration;
+  /** By the configuration. */
+  configured?: boolean;
   /** With ns down and both. */
   announcement?: HostAnnouncement | undefined;
   /** With ns up: where messages go, as soon as the guest has announced it, and the address that it must have. */

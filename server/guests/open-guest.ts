@@ -1,30 +1,31 @@
 import type { EmulatedGuest } from "../../guest/emulated-guest.ts";
 import { CodedError } from "../../rpmsg/index.ts";
-import type { GuestConfig, Limits } from "../../schemas/index.ts";
-import type { BurstLog } from "../burst-log.ts";
+import type { GuestConfig } from "../../schemas/index.ts";
 import { ConfigError } from "../config/config-error.ts";
-import type { GuestEvents } from "./attachment.ts";
-import { Attachment } from "./attachment.ts";
+import type { Attachment } from "./attachment.ts";
+import type { LinkSnapshot } from "./vhost-user-snapshot.ts";
 
 export type { EmulatedGuest };
 
 /**
  * Starts a guest as configured. The code of its kind is loaded when the first guest of the kind is.
+ * @param attachment a new one, or one of another process
  * @param guest an emulated guest that the caller has made
+ * @param inherited the link of another process: the guest is there, and noticed nothing
  * @throws ConfigError where a service of the host or the socket cannot be had as configured
  */
 export async function openGuest(
-  name: string,
+  attachment: Attachment,
   config: GuestConfig,
-  limits: Limits,
-  log: BurstLog,
-  events: GuestEvents,
   guest?: EmulatedGuest,
-): Promise<Attachment> {
-  const attachment = new Attachment(name, limits, log, events);
+  inherited?: LinkSnapshot,
+): Promise<void> {
+  const { name } = attachment;
   let key = `guests.${name}.endpoints`;
   try {
-    for (const declaration of config.endpoints) attachment.declare(declaration);
+    attachment.configure(config.endpoints);
+    // The guest of another process that is not handed over is gone.
+    if (inherited === undefined) attachment.device.reset();
     if (config.kind === "emulated") {
       const { emulatedLink, loadEmulatedGuest } = await import("./emulated.ts");
       const emulated = await loadEmulatedGuest(name, config, guest);
@@ -32,11 +33,10 @@ export async function openGuest(
     } else {
       const { vhostUserLink } = await import("./vhost-user.ts");
       key = `guests.${name}.path`;
-      attachment.start((self) => vhostUserLink(config, self));
+      attachment.start((self) => vhostUserLink(config, self, inherited), inherited !== undefined);
     }
   } catch (error) {
     attachment.close();
     throw error instanceof CodedError ? new ConfigError(key, error.message) : error;
   }
-  return attachment;
 }

@@ -4,6 +4,7 @@ import type { GuestConfig } from "../../schemas/index.ts";
 import type { Attachment, GuestLink } from "./attachment.ts";
 import { IsolatedTransport } from "./isolated-transport.ts";
 import type { Report } from "./isolation-control.ts";
+import type { LinkSnapshot } from "./vhost-user-snapshot.ts";
 
 type VhostUserConfig = Extract<GuestConfig, { kind: "vhost-user" }>;
 
@@ -13,9 +14,14 @@ const BUFFER_SIZES = { txBufferSize: 512, rxBufferSize: 512 };
 /**
  * A guest behind a vhost-user socket: QEMU, User Mode Linux, or an emulated guest in another process. Frontends come
  * and go; the endpoints of the host stay.
+ * @param inherited where another process stopped: the link goes on from there with `resume`
  * @throws SystemError socket: the path cannot be listened on
  */
-export function vhostUserLink(config: VhostUserConfig, attachment: Attachment): GuestLink {
+export function vhostUserLink(
+  config: VhostUserConfig,
+  attachment: Attachment,
+  inherited?: LinkSnapshot,
+): GuestLink {
   const { log, device } = attachment;
   const bufferSizes = config.dialect === "linux-bufsz" ? BUFFER_SIZES : undefined;
   const report = (event: string) => (error: unknown) => {
@@ -25,6 +31,7 @@ export function vhostUserLink(config: VhostUserConfig, attachment: Attachment): 
   let backend: VhostUserBackend | undefined;
   /** Of an isolated guest; those of the backend are the relay's. */
   let guestQueues: { response: number; request: number } | null = null;
+  let restored = inherited?.backend;
 
   const serve = (fd: number, closed: () => void): VhostUserBackend => {
     const options = bufferSizes === undefined ? {} : { bufferSizes };
@@ -47,11 +54,17 @@ export function vhostUserLink(config: VhostUserConfig, attachment: Attachment): 
         closed();
       },
     };
-    backend = new VhostUserBackend(fd, poller, device, events, options);
+    const from = restored ?? fd;
+    restored = undefined;
+    backend = new VhostUserBackend(from, poller, device, events, options);
+    // One that has been there before is no news.
+    if (typeof from === "object") return backend;
     attachment.stateChanged();
     log.info("frontend-connected", {});
     return backend;
   };
+  const { mode, path } = config;
+  const failed = report("transport-error");
   const isolated = () =>
     new IsolatedTransport(config, bufferSizes, poller, serve, {
       onRings(sizes) {
@@ -59,14 +72,15 @@ export function vhostUserLink(config: VhostUserConfig, attachment: Attachment): 
       },
       onReport: (each) => reported(attachment, each),
       onExited: (how) => log.warn("guest-process-exited", how),
-      onError: report("transport-error"),
+      onError: failed,
     });
-  const transport =
+  const plain =
     config.isolation === "process"
-      ? withPoller(poller, isolated)
-      : openTransport(config.mode, config.path, poller, serve, report("transport-error"));
+      ? undefined
+      : openTransport(mode, path, poller, serve, failed, inherited?.transport);
+  const transport = plain ?? withPoller(poller, isolated);
 
-  return {
+  const link: GuestLink = {
     kind: "vhost-user",
     get connected() {
       return backend !== undefined;
@@ -81,6 +95,23 @@ export function vhostUserLink(config: VhostUserConfig, attachment: Attachment): 
     },
     close: () => transport.close(),
   };
+  if (plain === undefined) return link;
+  return Object.assign(link, {
+    pause() {
+      plain.pause();
+      backend?.pause();
+    },
+    resume() {
+      backend?.resume();
+      plain.resume();
+    },
+    snapshot: () => ({
+      mode,
+      path,
+      transport: { listener: plain.listener, connection: undefined },
+      backend: backend?.snapshot(),
+    }),
+  });
 }
 
 /** Events of the log for what the process of an isolated guest reports, as they are named without isolation. */

@@ -70,11 +70,15 @@ function stream(bridge: Bridge, view: View, response: ServerResponse, lastId: st
   write("ready", JSON.stringify(ready), events.latest);
   // The state may be as large as it is: whoever could not have it would ask for it again.
   const most = response.writableLength + MOST_PENDING;
-  const unsubscribe = events.subscribe(({ name, data, id, subject }) => {
-    if (!seen(subject)) return;
-    write(name, data, id);
-    if (response.writableLength > most) response.destroy();
-  });
+  const unsubscribe = events.subscribe(
+    ({ name, data, id, subject }) => {
+      if (!seen(subject)) return;
+      write(name, data, id);
+      if (response.writableLength > most) response.destroy();
+    },
+    // The client comes back and says what it had last.
+    () => response.end(),
+  );
   const alive = setInterval(() => response.write(": alive\n\n"), KEEP_ALIVE).unref();
   const cancel = atExpiry(permit, () => response.end());
   response.once("close", () => {

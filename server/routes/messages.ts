@@ -69,7 +69,7 @@ export function messageRoutes(bridge: Bridge): FastifyPluginAsyncZod {
           listens: wait !== undefined,
           ...(local !== undefined && { local, share: "shared" as const }),
         };
-        const port = bridge.channels.open(endpoint, opening, permit, message);
+        const port = bridge.channels.open<true>(endpoint, opening, permit, message);
         // Whoever asked may have left.
         reply.raw.once("close", () => message.close());
         try {

@@ -87,6 +87,10 @@ export class Command {
     return Command.start(args, { input: "", ...options }).finished;
   }
 
+  get pid(): number {
+    return this.#child.pid ?? 0;
+  }
+
   /** The next line of standard output. */
   async line(): Promise<string> {
     for (;;) {

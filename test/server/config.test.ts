@@ -36,6 +36,7 @@ test("with nothing given there is the guest demo on 127.0.0.1:8080, and every de
       pingInterval: 25_000,
       pongTimeout: 8000,
       drainTimeout: 7000,
+      handoverTimeout: 5000,
       guestAnnouncements: 1024,
       pauseTimeout: 2000,
       sessionTimeout: 10_000,
@@ -56,7 +57,7 @@ test("the example file is right, and the limits that it shows are the defaults",
   expect(Object.keys(guests).length).toBeGreaterThan(0);
   const [, limits = ""] = /^(# limits:\n(?:# {3}.*\n?)*)/m.exec(example) ?? [];
   expect(load(limits.replaceAll(/^# /gm, "")).limits).toEqual(loadConfig({}, {}).limits);
-  expect(limits.split("\n").filter((line) => line.startsWith("#   "))).toHaveLength(12);
+  expect(limits.split("\n").filter((line) => line.startsWith("#   "))).toHaveLength(13);
 });
 
 describe("flags go before the environment, that before the file, that before defaults", () => {

@@ -33,6 +33,9 @@ function endpoint(name: string, address: number, origin: Origin = "guest", guest
     clients: 0,
     counters,
     open: () => "no-address",
+    restore: () => {
+      throw new Error("not here");
+    },
   };
 }
 

@@ -21,6 +21,9 @@ function endpoint(name: string, address: number | undefined): EndpointPort & { a
       ...{ messagesFromGuest: 0, bytesFromGuest: 0, noClient: 0, messagesToClients: 0, dropped: 0 },
     },
     open: () => "no-address",
+    restore: () => {
+      throw new Error("not here");
+    },
   };
 }
 

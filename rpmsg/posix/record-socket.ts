@@ -1,0 +1,163 @@
+import { errno, errnoName } from "./errno.ts";
+import type { Poller } from "./poller.ts";
+import { EPOLLOUT } from "./poller.ts";
+import { closeFd, recvmsg, sendmsg } from "./unix-socket.ts";
+
+/** `u32 magic; u32 bytes of the payload; u32 descriptors`, little endian, before each payload. */
+const HEADER_SIZE = 12;
+const MAGIC = 0x4852_4252;
+/** Longest payload, and most descriptors of one record: what is longer is not meant. */
+const MAX_PAYLOAD = 2 ** 30;
+const MAX_DESCRIPTORS = 65_536;
+/** Descriptors that go with one byte; the receiver takes 64 at a time (posix/unix-socket.ts). */
+const DESCRIPTORS_AT_ONCE = 60;
+
+export interface RecordEvents {
+  /** Takes the descriptors. An error thrown here ends the connection. */
+  onRecord(payload: Uint8Array, fds: number[]): void;
+  /** Once. `error` is undefined when the peer closed in order, or we did. */
+  onClose(error: Error | undefined): void;
+}
+
+/** Records with descriptors over a connected stream socket (unix(7)): of any length, each whole and in order. */
+export class RecordSocket {
+  readonly #fd: number;
+  readonly #poller: Poller;
+  readonly #events: RecordEvents;
+  readonly #header = new Uint8Array(HEADER_SIZE);
+  readonly #fields = new DataView(this.#header.buffer);
+  #headerBytes = 0;
+  #payload: Uint8Array | undefined;
+  #payloadBytes = 0;
+  #fds: number[] = [];
+  readonly #arrived: number[] = [];
+  #unsent: { bytes: Uint8Array; fds: readonly number[] }[] = [];
+  #ending = false;
+  #closed = false;
+
+  /** Takes the descriptor of a connected, non-blocking stream socket. */
+  constructor(fd: number, poller: Poller, events: RecordEvents) {
+    this.#fd = fd;
+    this.#poller = poller;
+    this.#events = events;
+    const result = poller.add(fd, (ready) => this.#ready(ready));
+    if (result < 0) {
+      closeFd(fd);
+      throw new Error(`cannot poll the socket: ${errnoName(result)}`);
+    }
+  }
+
+  /** Sends a record, as fast as the peer takes it; the descriptors stay the caller's and open until it has gone. */
+  send(payload: Uint8Array, fds: readonly number[] = []): void {
+    if (this.#closed || this.#ending) return;
+    const bytes = new Uint8Array(HEADER_SIZE + payload.length);
+    const header = new DataView(bytes.buffer);
+    header.setUint32(0, MAGIC, true);
+    header.setUint32(4, payload.length, true);
+    header.setUint32(8, fds.length, true);
+    bytes.set(payload, HEADER_SIZE);
+    let at = 0;
+    for (let i = 0; i < fds.length; i += DESCRIPTORS_AT_ONCE) {
+      if (at === bytes.length) throw new RangeError("more descriptors than bytes to send them with");
+      this.#unsent.push({ bytes: bytes.subarray(at, at + 1), fds: fds.slice(i, i + DESCRIPTORS_AT_ONCE) });
+      at++;
+    }
+    if (at < bytes.length) this.#unsent.push({ bytes: bytes.subarray(at), fds: [] });
+    this.#flush();
+  }
+
+  /** Everything is with the kernel. */
+  get flushed(): boolean {
+    return this.#unsent.length === 0;
+  }
+
+  /** Closes when all is sent. */
+  end(): void {
+    this.#ending = true;
+    if (this.flushed) this.close();
+  }
+
+  close(error?: Error): void {
+    if (this.#closed) return;
+    this.#closed = true;
+    this.#poller.remove(this.#fd);
+    closeFd(this.#fd);
+    for (const fd of this.#fds.splice(0)) closeFd(fd);
+    this.#events.onClose(error);
+  }
+
+  #flush(): void {
+    while (this.#unsent.length > 0) {
+      const { bytes, fds } = this.#unsent[0] as { bytes: Uint8Array; fds: readonly number[] };
+      const sent = sendmsg(this.#fd, bytes, 0, bytes.length, fds);
+      if (sent === -errno.EAGAIN) {
+        this.#poller.setWritable(this.#fd, true);
+        return;
+      }
+      if (sent < 0) {
+        this.close(new Error(`cannot send: ${errnoName(sent)}`));
+        return;
+      }
+      if (sent < bytes.length) this.#unsent[0] = { bytes: bytes.subarray(sent), fds: [] };
+      else this.#unsent.shift();
+    }
+    this.#poller.setWritable(this.#fd, false);
+    if (this.#ending) this.close();
+  }
+
+  #ready(ready: number): void {
+    if ((ready & EPOLLOUT) !== 0 && !this.flushed) this.#flush();
+    try {
+      while (!this.#closed && this.#read());
+    } catch (error) {
+      this.close(error instanceof Error ? error : new Error(String(error)));
+    }
+  }
+
+  /** @returns whether there may be more */
+  #read(): boolean {
+    const payload = this.#payload;
+    if (payload !== undefined && this.#payloadBytes === payload.length) {
+      // All bytes are there, and the descriptors came with them.
+      this.#deliver(payload);
+      return true;
+    }
+    const target = payload ?? this.#header;
+    const at = payload === undefined ? this.#headerBytes : this.#payloadBytes;
+    const got = recvmsg(this.#fd, target, at, target.length - at, this.#arrived);
+    if (got === -errno.EAGAIN) return false;
+    if (got < 0) throw new Error(`cannot receive: ${errnoName(got)}`);
+    if (got === 0) {
+      const within = this.#headerBytes > 0;
+      this.close(within ? new Error("the connection ended within a record") : undefined);
+      return false;
+    }
+    this.#fds.push(...this.#arrived);
+    if (payload !== undefined) {
+      this.#payloadBytes += got;
+      return true;
+    }
+    this.#headerBytes += got;
+    if (this.#headerBytes < HEADER_SIZE) return true;
+    const length = this.#fields.getUint32(4, true);
+    if (this.#fields.getUint32(0, true) !== MAGIC) throw new Error("the peer speaks another protocol");
+    if (length > MAX_PAYLOAD || this.#fields.getUint32(8, true) > MAX_DESCRIPTORS) {
+      throw new Error("a record is too long");
+    }
+    this.#payload = new Uint8Array(length);
+    this.#payloadBytes = 0;
+    return true;
+  }
+
+  #deliver(payload: Uint8Array): void {
+    const fds = this.#fds;
+    this.#fds = [];
+    this.#payload = undefined;
+    this.#headerBytes = 0;
+    if (fds.length !== this.#fields.getUint32(8, true)) {
+      for (const fd of fds) closeFd(fd);
+      throw new Error("a record came with another number of descriptors than it says");
+    }
+    this.#events.onRecord(payload, fds);
+  }
+}

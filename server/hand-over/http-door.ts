@@ -1,0 +1,87 @@
+import { linkSync, renameSync } from "node:fs";
+import type { Server, ServerResponse } from "node:http";
+import { duplicateFd, errnoName } from "../../rpmsg/index.ts";
+
+/**
+ * The listening socket of an HTTP server, which can be let go of without being closed: connections then wait in its
+ * backlog, for this process or another one.
+ */
+export class HttpDoor {
+  readonly #server: Server;
+  readonly #path: string | undefined;
+  readonly #open = new Set<ServerResponse>();
+  #onIdle: (() => void) | undefined;
+  #fd: number | undefined;
+
+  /** @param path of a Unix socket */
+  constructor(server: Server, path?: string) {
+    this.#server = server;
+    this.#path = path;
+    server.on("request", (_request, response: ServerResponse) => {
+      this.#open.add(response);
+      // Nothing else is asked on this connection: the next request is for whoever goes on.
+      if (this.#fd !== undefined) response.shouldKeepAlive = false;
+      response.once("close", () => {
+        this.#open.delete(response);
+        if (this.#open.size === 0) this.#onIdle?.();
+      });
+    });
+  }
+
+  /**
+   * Takes no more connections.
+   * @returns the listening socket
+   * @throws Error there is no descriptor left
+   */
+  close(): number {
+    const { fd = -1 } = (this.#server as Server & { _handle?: { fd?: number } })._handle ?? {};
+    const copy = duplicateFd(fd);
+    if (copy < 0) throw new Error(`cannot keep the listening socket: ${errnoName(copy)}`);
+    this.#fd = copy;
+    for (const response of this.#open) response.shouldKeepAlive = false;
+    const path = this.#path;
+    if (path === undefined) {
+      this.#server.close();
+    } else {
+      // libuv removes the file of a socket that it has bound.
+      const kept = `${path}.handing-over`;
+      linkSync(path, kept);
+      this.#server.close();
+      renameSync(kept, path);
+    }
+    return copy;
+  }
+
+  /** Waits until all requests are answered; after so many milliseconds the connections are cut. */
+  async idle(timeout: number): Promise<void> {
+    if (this.#open.size > 0) {
+      let timer: NodeJS.Timeout | undefined;
+      await new Promise<void>((resolve) => {
+        this.#onIdle = resolve;
+        timer = setTimeout(resolve, timeout);
+      });
+      this.#onIdle = undefined;
+      clearTimeout(timer);
+    }
+    this.#server.closeAllConnections();
+  }
+
+  /** Takes connections again. */
+  async open(): Promise<void> {
+    const fd = this.#fd;
+    if (fd === undefined) return;
+    this.#fd = undefined;
+    await listenOn(this.#server, fd);
+  }
+}
+
+/** Listens on a socket that listens already. */
+export async function listenOn(server: Server, fd: number): Promise<void> {
+  await new Promise<void>((resolve, reject) => {
+    server.once("error", reject);
+    server.listen({ fd }, () => {
+      server.off("error", reject);
+      resolve();
+    });
+  });
+}

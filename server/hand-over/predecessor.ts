@@ -1,0 +1,266 @@
+import { unlinkSync } from "node:fs";
+import type { Logger } from "pino";
+import {
+  accept,
+  closeFd,
+  errnoName,
+  listenUnix,
+  Poller,
+  RecordSocket,
+  SystemError,
+} from "../../rpmsg/index.ts";
+import type { Bridge } from "../bridge.ts";
+import { mapLink } from "../guests/vhost-user-snapshot.ts";
+import type { HttpDoor } from "./http-door.ts";
+import type { Message, State } from "./messages.ts";
+import { decode, encode, HAND_OVER_VERSION, monotonic } from "./messages.ts";
+
+/** Of the time of a hand-over, what clients get to say good-bye. */
+const CLIENTS_SHARE = 0.4;
+/** Milliseconds that a connection may take to say what it wants. */
+const HELLO_TIMEOUT = 5000;
+/** What a hand-over that fails goes on with. */
+const RETRY_LISTEN = 1000;
+
+/** What the running bridge has to hand over. */
+export interface Estate {
+  readonly bridge: Bridge;
+  readonly door: HttpDoor;
+  readonly log: Logger;
+  /** `handover` of the configuration. */
+  readonly path: string;
+  /** Everything is the successor's: this process is to end, touching nothing. */
+  readonly onGone: () => void;
+}
+
+/**
+ * Offers the running bridge to a successor, on a socket that only this user can connect to. One hand-over runs at a
+ * time. Until `yours` is sent everything is ours, and whatever goes wrong we go on; from then on nothing is.
+ */
+export class Predecessor {
+  readonly #estate: Estate;
+  readonly #poller = new Poller({ onError: (error) => this.#estate.bridge.report(error) });
+  #listener: number;
+  #running: HandOver | undefined;
+  #finished: Promise<void> = Promise.resolve();
+  #closed = false;
+
+  /** @throws SystemError socket: the path cannot be listened on */
+  constructor(estate: Estate) {
+    this.#estate = estate;
+    const listener = listenUnix(estate.path, 0o600);
+    if (listener < 0) {
+      this.#poller.close();
+      throw new SystemError("socket", `cannot listen on ${estate.path}: ${errnoName(listener)}`);
+    }
+    this.#listener = listener;
+    this.#poller.add(listener, () => this.#accept());
+  }
+
+  /** Offers it no more; a hand-over that runs fails. */
+  async close(): Promise<void> {
+    this.#closed = true;
+    this.#stopListening();
+    this.#running?.fail("the bridge is stopping");
+    await this.#finished;
+    this.#poller.close();
+  }
+
+  #stopListening(): void {
+    if (this.#listener < 0) return;
+    this.#poller.remove(this.#listener);
+    closeFd(this.#listener);
+    this.#listener = -1;
+    try {
+      unlinkSync(this.#estate.path);
+    } catch {
+      // Somebody has taken it away already.
+    }
+  }
+
+  #accept(): void {
+    for (let fd = accept(this.#listener); fd >= 0; fd = accept(this.#listener)) this.#serve(fd);
+  }
+
+  #serve(fd: number): void {
+    let handOver: HandOver | undefined;
+    let timer: NodeJS.Timeout | undefined;
+    const refuse = (reason: string): void => {
+      this.#estate.log.warn({ event: "hand-over-refused", reason });
+      socket.send(encode({ type: "refused", reason }));
+      socket.end();
+    };
+    const socket = new RecordSocket(fd, this.#poller, {
+      onRecord: (payload, fds) => {
+        for (const each of fds) closeFd(each);
+        const message = decode(payload);
+        if (handOver !== undefined) {
+          handOver.receive(message);
+          return;
+        }
+        clearTimeout(timer);
+        const reason = this.#refusal(message);
+        if (reason !== undefined) {
+          refuse(reason);
+          return;
+        }
+        handOver = new HandOver(this.#estate, socket, () => this.#stopListening());
+        this.#running = handOver;
+        this.#finished = handOver.run().then((done) => {
+          this.#running = undefined;
+          if (done) this.#estate.onGone();
+          else if (this.#listener < 0 && !this.#closed) this.#listenAgain();
+        });
+      },
+      onClose: (error) => {
+        clearTimeout(timer);
+        handOver?.closed(error);
+      },
+    });
+    timer = setTimeout(() => socket.close(), HELLO_TIMEOUT).unref();
+  }
+
+  #refusal(message: Message): string | undefined {
+    if (message.type !== "hello" || message.protocol !== "rpmsg-bridge-hand-over") {
+      return "what connected is no successor";
+    }
+    if (message.version !== HAND_OVER_VERSION) {
+      return `the successor speaks version ${message.version} of the hand-over, this bridge version ${HAND_OVER_VERSION}`;
+    }
+    if (this.#running !== undefined) return "another hand-over is running";
+    const isolated = Object.entries(this.#estate.bridge.config.guests).find(
+      ([, guest]) => guest.kind === "vhost-user" && guest.isolation === "process",
+    );
+    if (isolated !== undefined)
+      return `guest "${isolated[0]}" is isolated: its process cannot be handed over`;
+    if (!this.#estate.bridge.ready) return "the bridge is starting or stopping";
+    return undefined;
+  }
+
+  #listenAgain(): void {
+    const listener = listenUnix(this.#estate.path, 0o600);
+    if (listener < 0) {
+      setTimeout(() => this.#listenAgain(), RETRY_LISTEN).unref();
+      return;
+    }
+    this.#listener = listener;
+    this.#poller.add(listener, () => this.#accept());
+  }
+}
+
+/** One hand-over, from the successor's hello to its end. */
+class HandOver {
+  readonly #estate: Estate;
+  readonly #socket: RecordSocket;
+  readonly #commit: () => void;
+  /** Why it cannot go on. */
+  #failure: string | undefined;
+  #ready = false;
+  #committed = false;
+  #wake: () => void = () => {};
+  /** Settles when the connection is closed. */
+  readonly #over: Promise<void>;
+  #isOver: () => void = () => {};
+
+  /** @param commit called when everything is about to be the successor's */
+  constructor(estate: Estate, socket: RecordSocket, commit: () => void) {
+    this.#estate = estate;
+    this.#socket = socket;
+    this.#commit = commit;
+    this.#over = new Promise((resolve) => {
+      this.#isOver = resolve;
+    });
+  }
+
+  receive(message: Message): void {
+    if (message.type !== "ready") this.fail(`the successor said "${message.type}"`);
+    this.#ready = true;
+    this.#wake();
+  }
+
+  /** The connection is closed. */
+  closed(error: Error | undefined): void {
+    // By us, in the end, it is no failure.
+    if (error !== undefined || !this.#committed) this.fail("the successor has gone");
+    this.#isOver();
+  }
+
+  fail(reason: string): void {
+    this.#failure ??= reason;
+    this.#wake();
+  }
+
+  /** @returns whether everything is the successor's */
+  async run(): Promise<boolean> {
+    const { bridge, door, log } = this.#estate;
+    const { handoverTimeout } = bridge.limits;
+    const started = monotonic();
+    const deadline = started + handoverTimeout;
+    log.info({ event: "hand-over-begun" });
+    const timer = setTimeout(() => this.fail(`it took longer than ${handoverTimeout} ms`), handoverTimeout);
+    try {
+      const listening = door.close();
+      await bridge.suspend(handoverTimeout * CLIENTS_SHARE);
+      await door.idle(Math.max(0, started + handoverTimeout * CLIENTS_SHARE - monotonic()));
+      if (this.#failure === undefined) {
+        bridge.pause();
+        this.#sendState(listening, deadline);
+        await this.#answered();
+      }
+    } catch (error) {
+      bridge.report(error);
+      this.fail(error instanceof Error ? error.message : String(error));
+    }
+    clearTimeout(timer);
+    if (this.#failure === undefined) {
+      // The path is free before the successor looks at it.
+      this.#commit();
+      this.#committed = true;
+      this.#socket.send(encode({ type: "yours" }));
+      this.#socket.end();
+    }
+    // A successor that vanished at the very last moment has not taken the message.
+    const reason = this.#failure;
+    if (reason === undefined) {
+      await this.#over;
+      log.info({ event: "handed-over", milliseconds: monotonic() - started });
+      return true;
+    }
+    // Whatever is said to it comes before the end of the connection: see Succession.
+    this.#socket.send(encode({ type: "refused", reason }));
+    this.#socket.end();
+    bridge.resume();
+    await door.open();
+    log.error({ event: "hand-over-failed", reason });
+    return false;
+  }
+
+  #sendState(listening: number, deadline: number): void {
+    const { bridge } = this.#estate;
+    const state = bridge.snapshot();
+    const descriptors = [listening];
+    for (const { attachment } of state.guests) {
+      if (attachment.link === undefined) continue;
+      mapLink(attachment.link, (fd) => {
+        descriptors.push(fd);
+        return fd;
+      });
+    }
+    const message: State = {
+      type: "state",
+      bridge: state,
+      listen: { text: bridge.config.listen, fd: listening },
+      descriptors,
+      deadline,
+    };
+    this.#socket.send(encode(message), descriptors);
+  }
+
+  async #answered(): Promise<void> {
+    while (!this.#ready && this.#failure === undefined) {
+      await new Promise<void>((resolve) => {
+        this.#wake = resolve;
+      });
+    }
+  }
+}
