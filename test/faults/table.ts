@@ -1,3 +1,4 @@
+import { formatTable } from "../../bench/harness.ts";
 import type { Result, Scale } from "./scenario.ts";
 import { isPassed } from "./scenario.ts";
 
@@ -52,7 +53,7 @@ export function writeFaultTable(
   }
   for (const each of results) rows.set(each.name, row(each, scale));
   const sorted = [...rows].toSorted(([a], [b]) => (a < b ? -1 : 1)).map(([, cells]) => cells);
-  return `${page.slice(0, begin)}${BEGIN}\n${note}\n\n${format(sorted)}${page.slice(end)}`;
+  return `${page.slice(0, begin)}${BEGIN}\n\n${note}\n\n${format(sorted)}\n${page.slice(end)}`;
 }
 
 function keyOf(command: string): string {
@@ -60,7 +61,8 @@ function keyOf(command: string): string {
 }
 
 function format(rows: readonly string[][]): string {
-  const line = (cells: readonly string[]) =>
-    `| ${cells.map((cell) => cell.replaceAll("|", "\\|").replaceAll("\n", " ")).join(" | ")} |\n`;
-  return line(HEAD) + line(HEAD.map(() => "---")) + rows.map(line).join("");
+  const escaped = (cell: string) => cell.replaceAll("|", "\\|").replaceAll("\n", " ");
+  return formatTable(
+    rows.map((cells) => Object.fromEntries(HEAD.map((name, i) => [name, escaped(cells[i] ?? "")]))),
+  );
 }

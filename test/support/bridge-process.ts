@@ -3,12 +3,12 @@ import { fork } from "node:child_process";
 import { once } from "node:events";
 import { mkdtempSync, readdirSync, readFileSync, readlinkSync, rmSync, writeFileSync } from "node:fs";
 import type { IncomingMessage } from "node:http";
-import { get } from "node:http";
+import { request } from "node:http";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { json, text } from "node:stream/consumers";
-import { pathToFileURL } from "node:url";
+import { pathToFileURL, urlToHttpOptions } from "node:url";
 import { compiled } from "../../bench/harness.ts";
 import type { ConfigInput, Endpoint } from "../../schemas/index.ts";
 import { EndpointList, Guest } from "../../schemas/index.ts";
@@ -160,7 +160,12 @@ export class BridgeProcess {
 
   /** On a connection of its own, so that none is left. */
   async #open(path: string): Promise<IncomingMessage> {
-    const [response] = (await once(get(this.url + path, { agent: false }), "response")) as [IncomingMessage];
+    const target = this.url.startsWith("unix:")
+      ? { socketPath: this.url.slice("unix:".length), path, headers: { host: "localhost" } }
+      : urlToHttpOptions(new URL(path, this.url));
+    const [response] = (await once(request({ ...target, agent: false }).end(), "response")) as [
+      IncomingMessage,
+    ];
     return response;
   }
 }

@@ -26,6 +26,8 @@ export class Sender {
   sent = 0;
   /** By message: `sent`, `unread` when that was taken back, or the code of its error. */
   readonly results = new Map<number, string>();
+  /** Its messages have ids, and each of them a result. */
+  isAnswered = false;
   /** Its connection ended before all results could come. */
   endedEarly = false;
 

@@ -157,6 +157,7 @@ export class JsonLink extends Link {
   /** @param timeouts how long the next message may wait; undefined for the usual time */
   constructor(options: LinkOptions, timeouts: () => number | undefined = () => undefined) {
     super(options);
+    options.sender.isAnswered = true;
     this.#timeouts = timeouts;
     this.#socket = this.#open();
   }

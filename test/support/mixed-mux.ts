@@ -60,6 +60,7 @@ export class MuxLink extends Link {
 
   constructor(options: LinkOptions, links: MuxLinks, sub: number) {
     super(options);
+    options.sender.isAnswered = true;
     this.#links = links;
     this.#sub = sub;
   }

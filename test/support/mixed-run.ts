@@ -4,7 +4,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { json } from "node:stream/consumers";
 import { setTimeout as delay } from "node:timers/promises";
-import type { Endpoint } from "../../schemas/index.ts";
+import type { EmulatedGuest } from "../../guest/index.ts";
+import type { ConfigInput, Endpoint } from "../../schemas/index.ts";
 import { EndpointList, Guest } from "../../schemas/index.ts";
 import { startBridge } from "../../server/index.ts";
 import { known, MixedClients } from "./mixed-clients.ts";
@@ -29,10 +30,33 @@ const names = [...Object.keys(announced), ...Object.keys(awaited)];
 
 /** Milliseconds after which what is yet to come will not come any more. */
 const PATIENCE = 20_000;
+
+/** Starts the bridge of a mixed run with such a configuration, and the guest `demo` with it. */
+export type MixedPlace = (
+  config: MixedConfig,
+  guest: EmulatedGuest,
+) => Promise<{ close(): void | Promise<void> }>;
+
+export interface MixedConfig extends Pick<ConfigInput, "limits"> {
+  listen: string;
+  /** Of the guest `demo`. */
+  endpoints: Endpoints;
+}
+
+type Endpoints = NonNullable<NonNullable<ConfigInput["guests"]>[string]["endpoints"]>;
+
 export interface MixedOptions {
   seconds: number;
   seed: number;
+  /** Without it, in this process. */
+  place?: MixedPlace;
 }
+
+const inProcess: MixedPlace = ({ listen, endpoints, limits }, guest) =>
+  startBridge(
+    { listen, guests: { demo: { kind: "emulated", endpoints } }, limits },
+    { guests: { demo: guest } },
+  );
 
 /** A bridge, a guest that is reset again and again, and clients of all kinds that use it at the same time. */
 export async function mixedRun(options: MixedOptions): Promise<MixedFigures> {
@@ -52,7 +76,7 @@ class MixedRun {
   readonly #random: Random;
   readonly #guest: MixedGuest;
   readonly #clients: MixedClients;
-  #bridge: { close(): Promise<void> } | undefined;
+  #bridge: { close(): void | Promise<void> } | undefined;
   #isEnding = false;
   #pauses = 0;
 
@@ -67,14 +91,13 @@ class MixedRun {
 
   async go(): Promise<MixedFigures> {
     const up = Object.keys(announced).map((name) => ({ name, ns: "up" as const }));
-    this.#bridge = await startBridge(
-      {
-        listen: `unix:${this.#socketPath}`,
-        guests: { demo: { kind: "emulated", endpoints: [...up, { name: "host", address: 1040 }] } },
-        limits: { slowReaderBytes: 65_536, pauseTimeout: 400, drainTimeout: 200 },
-      },
-      { guests: { demo: this.#guest.guest } },
-    );
+    const { place = inProcess } = this.#options;
+    const config: MixedConfig = {
+      listen: `unix:${this.#socketPath}`,
+      endpoints: [...up, { name: "host", address: 1040 }],
+      limits: { slowReaderBytes: 65_536, pauseTimeout: 400, drainTimeout: 200 },
+    };
+    this.#bridge = await place(config, this.#guest.guest);
     const over = delay(this.#options.seconds * 1000);
     this.#clients.start();
     const guest = [this.#resets(), this.#naps()];
@@ -148,7 +171,7 @@ class MixedRun {
   }
 
   async #endpoints(): Promise<Endpoint[]> {
-    return EndpointList.parse(await this.#get("/api/v1/endpoints")).endpoints;
+    return EndpointList.parse(await this.#get("/api/v1/endpoints?guest=demo")).endpoints;
   }
 
   #get(path: string): Promise<unknown> {

@@ -81,13 +81,13 @@ export class MixedSums {
   }
 
   /** Every message of a client is where its result says. */
-  #sender({ number, sent, results, endedEarly }: Sender): string[] {
+  #sender({ number, sent, results, isAnswered, endedEarly }: Sender): string[] {
     const heard = this.#guest.heard.get(number) ?? [];
     const problems: string[] = [];
     const problem = (what: string) => problems.push(what);
     const disorder = heard.findIndex((each, i) => i > 0 && each <= (heard[i - 1] ?? -1));
     if (disorder !== -1) problem(`the guest got ${heard[disorder]} after ${heard[disorder - 1]}`);
-    if (results.size === 0) {
+    if (!isAnswered) {
       // Without ids: a beginning, without a gap.
       if (heard.some((each, i) => each !== i)) problem(`the guest got ${heard.length} messages with gaps`);
       return problems;

@@ -1,0 +1,158 @@
+import { join } from "node:path";
+import { setTimeout as delay } from "node:timers/promises";
+import type { EmulatedGuest, GuestConnection } from "../../guest/index.ts";
+import type { Probed } from "../support/bridge-process.ts";
+import { BridgeProcess } from "../support/bridge-process.ts";
+import { until } from "../support/figures.ts";
+import type { MixedConfig } from "../support/mixed-run.ts";
+import { mixedRun } from "../support/mixed-run.ts";
+import type { MixedFigures } from "../support/mixed-sums.ts";
+import { Random } from "../support/random.ts";
+import type { Point, Slope } from "./slope.ts";
+import { leastOf, slopeOf } from "./slope.ts";
+import { Visitors } from "./visitors.ts";
+
+const MiB = 2 ** 20;
+const SAMPLE = 5_000;
+/** Of each of these the least sample counts. */
+const WINDOW = 30_000;
+/** Share of the time that is no part of the slope: caches fill, code is compiled, pools grow to their size. */
+const WARM_UP = 0.25;
+
+export interface Sample {
+  /** Seconds from the start of the load. */
+  at: number;
+  /** MiB, garbage collected. */
+  rss: number;
+  heap: number;
+  /** Buffers and other memory of V8's objects. */
+  external: number;
+  descriptors: number;
+}
+
+export interface SoakResult {
+  minutes: number;
+  seed: number;
+  /** MiB an hour, from the end of the warm-up on. */
+  rss: Slope;
+  /** Heap and buffers: the part of it that is in use. */
+  inUse: Slope;
+  descriptors: { before: number; most: number; after: number };
+  resources: { before: Record<string, number>; after: Record<string, number> };
+  visitors: Visitors["figures"];
+  mixed: MixedFigures;
+  samples: Sample[];
+  /** What was not as it must be, however long it ran. */
+  problems: string[];
+}
+
+/** A bridge in a process of its own under mixed load with faults, watched from outside. */
+export async function soak(options: { minutes: number; seed: number }): Promise<SoakResult> {
+  const place = new SoakPlace(options.seed);
+  const seconds = options.minutes * 60;
+  const mixed = await mixedRun({
+    seconds,
+    seed: options.seed,
+    place: (config, guest) => place.open(config, guest),
+  });
+  return { ...options, ...place.result(), mixed, problems: [...mixed.problems, ...place.problems] };
+}
+
+class SoakPlace {
+  readonly problems: string[] = [];
+  readonly #random: Random;
+  readonly #samples: Sample[] = [];
+  #before: Probed | undefined;
+  #after: Probed | undefined;
+  #descriptors = { before: 0, most: 0, after: 0 };
+  #visitors: Visitors | undefined;
+  #isOver = false;
+
+  constructor(seed: number) {
+    this.#random = new Random(seed + 1);
+  }
+
+  async open(
+    { listen, endpoints, limits }: MixedConfig,
+    guest: EmulatedGuest,
+  ): Promise<{ close(): Promise<void> }> {
+    const bridge = await BridgeProcess.start((directory) => ({
+      listen,
+      // The clients' process is busy with everything else, too: it is no slow reader for that.
+      limits: { ...limits, slowReaderBytes: 2 ** 19 },
+      guests: {
+        demo: { kind: "vhost-user", path: join(directory, "demo.sock"), endpoints },
+        killed: { kind: "vhost-user", path: join(directory, "killed.sock") },
+        inside: { kind: "emulated" },
+      },
+    }));
+    // What every first use loads or allocates is there before anything is compared.
+    this.#before = await bridge.probe();
+    this.#descriptors.before = bridge.outside().descriptors;
+    const connection = guest.connect(join(bridge.directory, "demo.sock"));
+    await connection.attached();
+    const socketPath = listen.slice("unix:".length);
+    const visitors = new Visitors(socketPath, join(bridge.directory, "killed.sock"), this.#random);
+    this.#visitors = visitors;
+    visitors.start();
+    const sampling = this.#sample(bridge);
+    return { close: () => this.#close(bridge, connection, visitors, sampling) };
+  }
+
+  result(): Omit<SoakResult, "minutes" | "seed" | "mixed" | "problems"> {
+    const last = this.#samples.at(-1)?.at ?? 0;
+    const warm = this.#samples.filter(({ at }) => at >= last * WARM_UP);
+    const slope = (value: (sample: Sample) => number): Slope => {
+      const points: Point[] = warm.map((sample) => ({ at: sample.at * 1000, value: value(sample) }));
+      return slopeOf(leastOf(points, WINDOW));
+    };
+    return {
+      rss: slope(({ rss }) => rss),
+      inUse: slope(({ heap, external }) => heap + external),
+      descriptors: this.#descriptors,
+      resources: { before: this.#before?.resources ?? {}, after: this.#after?.resources ?? {} },
+      visitors: (this.#visitors as Visitors).figures,
+      samples: this.#samples,
+    };
+  }
+
+  async #sample(bridge: BridgeProcess): Promise<void> {
+    const start = performance.now();
+    while (!this.#isOver) {
+      const { rss, heapUsed, external } = await bridge.probe();
+      const { descriptors } = bridge.outside();
+      this.#descriptors.most = Math.max(this.#descriptors.most, descriptors);
+      const at = (performance.now() - start) / 1000;
+      this.#samples.push({ at, rss: rss / MiB, heap: heapUsed / MiB, external: external / MiB, descriptors });
+      await delay(SAMPLE);
+    }
+  }
+
+  /** Once the clients of the mixed run are gone: everything else goes, and the bridge must have nothing left of them. */
+  async #close(
+    bridge: BridgeProcess,
+    connection: GuestConnection,
+    visitors: Visitors,
+    sampling: Promise<void>,
+  ): Promise<void> {
+    await visitors.end();
+    this.problems.push(...visitors.problems);
+    connection.close();
+    this.#isOver = true;
+    await sampling;
+    const { before } = this.#descriptors;
+    await until("the descriptors of what is gone are closed", () =>
+      bridge.outside().descriptors <= before ? true : undefined,
+    ).catch((error: Error) => this.problems.push(`${error.message}: ${bridge.descriptors().join(" ")}`));
+    this.#after = await bridge.probe();
+    const { descriptors, guestMappings } = bridge.outside();
+    this.#descriptors.after = descriptors;
+    if (guestMappings > 0) this.problems.push(`${guestMappings} mappings of guests that are gone`);
+    for (const [name, count] of Object.entries(this.#after.resources)) {
+      const earlier = this.#before?.resources[name] ?? 0;
+      if (count > earlier) this.problems.push(`${name}: ${count} are left, ${earlier} were there before`);
+    }
+    const { code, signal } = await bridge.stop();
+    if (code !== 0) this.problems.push(`the bridge ended with ${signal ?? code}`);
+  }
+}
