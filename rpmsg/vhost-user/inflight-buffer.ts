@@ -10,6 +10,9 @@ import type { VhostUserMessage } from "./connection.ts";
 import type { InflightMessage } from "./messages.ts";
 import { readInflight } from "./messages.ts";
 
+/** Bytes: 128 times what two of the largest queues take, and what one view can hold. */
+const MAX_BUFFER = 2 ** 27;
+
 /** For a hand-over: plain data, with a descriptor of the process that gives it. */
 export type InflightSnapshot = InflightMessage & { readonly fd: number };
 
@@ -52,9 +55,8 @@ export class InflightBuffer {
     const { queues, entries, size, offset } = description;
     try {
       checkQueues(queues, entries, queueCount);
-      // What the frontend maps beyond that is its own business.
       const needed = queues * inflightSize(entries);
-      if (size < needed) {
+      if (size < needed || size > MAX_BUFFER) {
         throw new FrontendError(
           "inflight-queues",
           `${queues} queues of ${entries} entries in a buffer of ${size} bytes, which takes ${needed}`,
@@ -64,7 +66,7 @@ export class InflightBuffer {
       closeFd(fd);
       throw error;
     }
-    return new InflightBuffer(mapFile(fd, offset, queues * inflightSize(entries)), description);
+    return new InflightBuffer(mapFile(fd, offset, size), description);
   }
 
   /**
@@ -72,8 +74,7 @@ export class InflightBuffer {
    * @throws FrontendError memory-range, memory-map
    */
   static restore({ fd, ...description }: InflightSnapshot): InflightBuffer {
-    const { queues, entries, offset } = description;
-    return new InflightBuffer(mapFile(fd, offset, queues * inflightSize(entries)), description);
+    return new InflightBuffer(mapFile(fd, description.offset, description.size), description);
   }
 
   snapshot(): InflightSnapshot {

@@ -26,6 +26,11 @@ export function flagsOf(fd: number): number {
   return Number.parseInt(flags?.[1] ?? "", 8);
 }
 
+/** Mappings of this process. */
+export function mappingCount(): number {
+  return mappings().length;
+}
+
 /** The address ranges at which this process has a memfd of that name mapped. */
 export function memoryRanges(name: string): { readonly start: bigint; readonly end: bigint }[] {
   return mappings()
