@@ -11,6 +11,7 @@ export function mapDescriptors(snapshot: BackendSnapshot, map: (fd: number) => n
     error: optional(each.error),
   });
   const { connection, vrings } = snapshot;
+  const { inflight, log } = vrings;
   const [response, request] = vrings.vrings;
   return {
     ...snapshot,
@@ -20,6 +21,8 @@ export function mapDescriptors(snapshot: BackendSnapshot, map: (fd: number) => n
       ...vrings,
       memory: vrings.memory.map((region) => ({ ...region, fd: map(region.fd) })),
       vrings: [vring(response), vring(request)],
+      inflight: inflight && { ...inflight, fd: map(inflight.fd) },
+      log: { file: log.file && { ...log.file, fd: map(log.file.fd) }, notify: optional(log.notify) },
     },
   };
 }
