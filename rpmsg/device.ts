@@ -51,6 +51,8 @@ export interface DeviceEvents {
   onState?(state: DeviceState): void;
   /** The guest forgot all that was said: `generation` is the new one. Withdrawals of its services follow. */
   onReset?(generation: number): void;
+  /** The guest has announced or withdrawn a service. It may be held for that. */
+  onNameService?(): void;
   onAnnounced?(announcement: GuestAnnouncement): void;
   onWithdrawn?(announcement: GuestAnnouncement): void;
   /** `told` of a host announcement changed. */
@@ -477,9 +479,10 @@ export class RpmsgDevice {
       return;
     }
     const result = this.#nameService.receive(bytes, offset, length);
-    if (result === "malformed") counters.malformed++;
+    if (result === "accepted") this.#events.onNameService?.();
+    else if (result === "malformed") counters.malformed++;
     else if (result === "limit") counters.limit++;
-    else if (result !== "accepted") counters.ignored++;
+    else counters.ignored++;
   }
 
   #broken(queue: number, error: GuestError): void {

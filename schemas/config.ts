@@ -2,8 +2,7 @@ import { z } from "zod";
 import { TokenList } from "./access.ts";
 import { EndpointDeclaration } from "./declaration.ts";
 import { bytesOf, GuestName } from "./identity.ts";
-
-const Milliseconds = z.int().min(1).max(86_400_000);
+import { Limits } from "./limits.ts";
 
 /** Linux allows 107 bytes. */
 const SocketPath = z
@@ -38,46 +37,6 @@ const VhostUserGuest = z.strictObject({
 
 export const GuestConfig = z.discriminatedUnion("kind", [EmulatedGuest, VhostUserGuest]);
 export type GuestConfig = z.infer<typeof GuestConfig>;
-
-const Limits = z.strictObject({
-  /** Bytes that may wait for a client that does not read: then it is closed with 1013, or what `slow=` says. */
-  slowReaderBytes: z
-    .int()
-    .min(4096)
-    .max(2 ** 30)
-    .default(2 ** 20),
-  /** How long `slow=pause` holds a guest for a client that does not read, before the client is closed with 1013. */
-  pauseTimeout: Milliseconds.default(2000),
-  /** How long a client whose connection broke may resume its session, and how many bytes are kept for it. */
-  sessionTimeout: Milliseconds.default(10_000),
-  sessionBytes: z
-    .int()
-    .min(0)
-    .max(2 ** 30)
-    .default(2 ** 20),
-  /** How long a message may wait for the guest before its client is closed with 4004. */
-  sendTimeout: Milliseconds.default(15_000),
-  /** Bytes of a client's messages that may wait for the guest before its socket is not read any more. */
-  sendQueueBytes: z
-    .int()
-    .min(1)
-    .max(2 ** 30)
-    .default(65_536),
-  /** How often clients are pinged, and how long they may take to answer. */
-  pingInterval: Milliseconds.default(25_000),
-  pongTimeout: Milliseconds.default(8000),
-  /** How long a stop waits for clients and messages. */
-  drainTimeout: Milliseconds.default(7000),
-  /** How long a hand-over to a successor may take before the bridge goes on by itself. */
-  handoverTimeout: Milliseconds.default(5000),
-  /** Most subscriptions of a mux connection. */
-  subscriptions: z.int().min(1).max(65_536).default(1024),
-  /** Most endpoints that are declared for a guest, by the configuration, over HTTP or by clients that announce. */
-  declaredEndpoints: z.int().min(1).max(65_536).default(1024),
-  /** Most services that a guest may announce. */
-  guestAnnouncements: z.int().min(1).max(65_536).default(1024),
-});
-export type Limits = z.infer<typeof Limits>;
 
 const TrustedProxy = z.union([z.literal(["loopback", "unix"]), z.ipv4(), z.ipv6(), z.cidrv4(), z.cidrv6()], {
   error: 'want an address, a network as 10.0.0.0/8, "loopback" or "unix"',

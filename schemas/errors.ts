@@ -19,6 +19,9 @@ export const errorAdvice = {
     "Send to the channel's peer, or to an address that has sent to this channel; 53 is never allowed. For all else use " +
     "a token that has the right.",
   "read-only": "The bridge was started read-only: it sends nothing to guests.",
+  "rate-limited": "Wait as many seconds as Retry-After says.",
+  "too-many-connections":
+    "Close connections that are not needed, or raise `limits.connectionsPerAddress` or `limits.connectionsPerToken`.",
   // Which guest and endpoint.
   "guest-unknown": "Look the guest's name up in /api/v1/guests.",
   "endpoint-unknown": "Look the endpoint's path up in /api/v1/endpoints.",
@@ -50,6 +53,8 @@ export const errorAdvice = {
   replaced: "Another client took the endpoint over.",
   "slow-reader": "Read faster, grant more credit, or choose what is to be dropped with slow=.",
   // The bridge itself.
+  overloaded:
+    "The bridge has as much to do as it may have: come back later, or raise the limit that the text names.",
   draining: "The bridge is stopping: connect again later.",
   internal: "The bridge made a mistake; its log says which.",
 } as const;

@@ -12,7 +12,7 @@ export {
   Share,
   SlowPolicy,
 } from "./channel.ts";
-export { Config, type ConfigInput, type GuestConfig, type Limits, type Tls } from "./config.ts";
+export { Config, type ConfigInput, type GuestConfig, type Tls } from "./config.ts";
 export { EndpointDeclaration, type NameServiceMode } from "./declaration.ts";
 export { type ErrorCode, errorAdvice, errorCodes } from "./errors.ts";
 export { type EventData, type EventName, events } from "./events.ts";
@@ -29,6 +29,7 @@ export {
   ServerFrame,
 } from "./frames.ts";
 export { type EndpointState, GuestName, type GuestState, Origin, parseAddress } from "./identity.ts";
+export type { Limits, Rate } from "./limits.ts";
 export {
   Endpoint,
   type EndpointCounters,

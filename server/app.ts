@@ -17,6 +17,7 @@ import { checkAccess } from "./access/origin.ts";
 import type { Permit } from "./access/permit.ts";
 import { View } from "./access/view.ts";
 import type { Bridge } from "./bridge.ts";
+import type { Holder } from "./memory-budget.ts";
 import { HttpProblem, PROBLEM_TYPE } from "./problem.ts";
 import { credentialRoutes } from "./routes/credentials.ts";
 import { addDocuments } from "./routes/documents.ts";
@@ -28,11 +29,10 @@ import { resourceRoutes } from "./routes/resources.ts";
 
 /** Paths below this are for WebSocket clients. */
 const CHANNELS = "/ws/";
-/** The longest message in base64, and what is around it. */
-const BODY_LIMIT = 128 * 1024;
-/** Milliseconds that a request's head, and a whole request, may take. */
-const HEADERS_TIMEOUT = 10_000;
-const REQUEST_TIMEOUT = 30_000;
+/** Characters of an answer that is long enough to count. */
+const LONG_ANSWER = 16_384;
+/** Milliseconds between looks for requests that take too long. */
+const CHECK_PERIOD = 1000;
 
 declare module "fastify" {
   interface FastifyRequest {
@@ -58,13 +58,17 @@ export function buildApp(bridge: Bridge, tls?: SecureOptions): FastifyInstance {
     counts.rejected.http.add(problem.code);
     return answer(problem, reply);
   };
-  const http = { headersTimeout: HEADERS_TIMEOUT };
+  const { bodyBytes, headersTimeout, requestTimeout } = bridge.limits;
+  const http = {
+    headersTimeout: Math.min(headersTimeout, requestTimeout),
+    connectionsCheckingInterval: Math.min(CHECK_PERIOD, headersTimeout, requestTimeout),
+  };
   const app = fastify({
-    bodyLimit: BODY_LIMIT,
-    requestTimeout: REQUEST_TIMEOUT,
+    bodyLimit: bodyBytes,
+    requestTimeout,
     http,
     // To what is here the two kinds of servers are the same.
-    ...((tls && { https: { ...http, ...tls } }) as object),
+    ...((tls && { https: { ...http, handshakeTimeout: headersTimeout, ...tls } }) as object),
     // No connection holds up a stop. "idle" would leave those on which no request has come yet.
     forceCloseConnections: true,
     routerOptions: { ignoreTrailingSlash: true },
@@ -79,9 +83,11 @@ export function buildApp(bridge: Bridge, tls?: SecureOptions): FastifyInstance {
   // What the schemas of answers say holds by construction.
   app.setSerializerCompiler(() => (data) => JSON.stringify(data));
   guard(app, bridge);
+  limitAnswers(app, bridge);
   app.setErrorHandler((error: FastifyError | HttpProblem, _request, reply) => {
     const problem = toProblem(error);
     if (problem.code === "internal") bridge.report(error);
+    if (problem.code === "body-too-large") counts.limits.add("bodyBytes");
     return refuse(problem, reply);
   });
   app.setNotFoundHandler((request) => {
@@ -98,6 +104,7 @@ export function buildApp(bridge: Bridge, tls?: SecureOptions): FastifyInstance {
     if (request.headers.upgrade?.toLowerCase() === "websocket") bridge.upgrade(request, socket, head);
     else answerPlainly(app, request, socket);
   });
+  bridge.admission.guard(app.server);
   return app;
 }
 
@@ -107,7 +114,9 @@ function guard(app: FastifyInstance, bridge: Bridge): void {
   app.decorateRequest("permit");
   app.decorateRequest("view");
   app.addHook("onRequest", async (request, reply) => {
-    checkAccess(request.headers, bridge.config, bridge.peers.of(request.raw));
+    const peer = bridge.peers.of(request.raw);
+    bridge.admission.request(request.raw, peer);
+    checkAccess(request.headers, bridge.config, peer);
     // On the answer itself, so that those have them too that the routes write by themselves.
     const { fields, preflight } = crossOrigin(request.raw, origins);
     for (const [name, value] of Object.entries(fields)) reply.raw.setHeader(name, value);
@@ -115,6 +124,31 @@ function guard(app: FastifyInstance, bridge: Bridge): void {
     if (request.routeOptions.config.public === true) return;
     request.permit = bridge.gate.admit(request.headers);
     request.view = new View(bridge, request.permit);
+  });
+}
+
+/** Ends the connections of clients that do not take their answers, and counts what took too long. */
+function limitAnswers(app: FastifyInstance, { limits, counts, channels: { budget } }: Bridge): void {
+  app.addHook("onSend", async (_request, { raw }, payload) => {
+    if (typeof payload === "string" && payload.length >= LONG_ANSWER) {
+      const holder: Holder = {
+        get heldBytes() {
+          return raw.writableLength;
+        },
+        shed: () => raw.destroy(),
+      };
+      budget.grown(holder, payload.length);
+      raw.once("close", () => budget.forget(holder));
+    }
+    const timer = setTimeout(() => {
+      counts.limits.add("responseTimeout");
+      raw.destroy();
+    }, limits.responseTimeout).unref();
+    raw.once("close", () => clearTimeout(timer));
+  });
+  app.server.on("clientError", ({ code }: NodeJS.ErrnoException) => {
+    // Node does not tell a head that is late from a body that is.
+    if (code === "ERR_HTTP_REQUEST_TIMEOUT") counts.limits.add("requestTimeout");
   });
 }
 
@@ -156,6 +190,10 @@ function answerPlainly(app: FastifyInstance, request: IncomingMessage, stream: D
 function answer(problem: HttpProblem, reply: FastifyReply): FastifyReply {
   // RFC 9110, 15.5.22: a 426 says what to upgrade to.
   if (problem.code === "upgrade-required") reply.header("upgrade", "websocket");
+  // The connection itself is the one too many.
+  if (problem.code === "too-many-connections" || problem.code === "overloaded") {
+    reply.header("connection", "close");
+  }
   return reply.code(problem.statusCode).headers(problem.headers).type(PROBLEM_TYPE).send(problem.toProblem());
 }
 

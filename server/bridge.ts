@@ -12,11 +12,12 @@ import type {
   Limits,
   Origin,
 } from "../schemas/index.ts";
+import { Admission } from "./access/admission.ts";
 import { Gate } from "./access/gate.ts";
 import { checkAccess } from "./access/origin.ts";
 import { Peers } from "./access/peer.ts";
 import { guestUnknown } from "./access/view.ts";
-import { BurstLog } from "./burst-log.ts";
+import { BurstLog, LineRate } from "./burst-log.ts";
 import type { ChannelHost } from "./channel/channels.ts";
 import { Channels, sendBounds } from "./channel/channels.ts";
 import { refuse } from "./channel/upgrade.ts";
@@ -33,6 +34,7 @@ import { toProblem } from "./guests/rpmsg-problem.ts";
 import type { LinkSnapshot } from "./guests/vhost-user-snapshot.ts";
 import { mapLink } from "./guests/vhost-user-snapshot.ts";
 import type { BridgeState, Inheritance } from "./hand-over/bridge-state.ts";
+import { MemoryBudget } from "./memory-budget.ts";
 import { HttpProblem } from "./problem.ts";
 
 /** How much of the drain's time clients get to close. */
@@ -46,11 +48,15 @@ export class Bridge implements ChannelHost {
   readonly directory = new Directory();
   readonly events: EventLog;
   readonly counts = new ClientCounts();
-  readonly channels = new Channels(this);
-  /** Who requests are from. */
+  readonly channels: Channels;
+  /** Of the bytes that wait for all guests. */
+  readonly guestBudget: MemoryBudget;
+  /** Who requests are from, and who is let in. */
   readonly peers: Peers;
   readonly gate: Gate;
+  readonly admission: Admission;
   readonly #log: Logger;
+  readonly #lines: LineRate;
   readonly #emulated: ReadonlyMap<string, EmulatedGuest>;
   readonly #guests = new Map<string, Attachment>();
   readonly #inheritance: Inheritance | undefined;
@@ -72,9 +78,13 @@ export class Bridge implements ChannelHost {
     this.instance = inheritance?.state.instance ?? randomUUID();
     this.events = new EventLog(this.instance);
     this.#inheritance = inheritance;
+    this.channels = new Channels(this);
+    this.guestBudget = new MemoryBudget(config.limits.guestBytes, () => this.counts.limits.add("guestBytes"));
     this.peers = new Peers(config);
     this.gate = new Gate(config);
+    this.admission = new Admission(this.peers, config.limits, this.counts.limits);
     this.#log = log;
+    this.#lines = new LineRate(config.limits.logRate, this.counts.limits);
     this.#emulated = emulated;
   }
 
@@ -187,8 +197,9 @@ export class Bridge implements ChannelHost {
   }
 
   #makeAttachment(name: string, events: GuestEvents): Attachment {
-    const log = new BurstLog(this.#log.child({ guest: name }));
-    return new Attachment(name, this.limits, log, events);
+    const log = new BurstLog(this.#log.child({ guest: name }), this.#lines);
+    const { limits, guestBudget: budget } = this;
+    return new Attachment(name, { limits, counters: this.counts.limits, budget }, log, events);
   }
 
   guests(): Guest[] {
@@ -283,10 +294,14 @@ export class Bridge implements ChannelHost {
   upgrade(request: IncomingMessage, stream: Duplex, head: Buffer): void {
     stream.on("error", () => stream.destroy());
     try {
-      checkAccess(request.headers, this.config, this.peers.of(request));
+      const peer = this.peers.of(request);
+      this.admission.upgrade(request, peer);
+      checkAccess(request.headers, this.config, peer);
       const permit = this.gate.admit(request.headers);
       if (!this.ready) throw new HttpProblem("draining", "the bridge is stopping");
-      this.channels.upgrade(request, stream, head, permit);
+      this.admission.stay(request.socket, peer, permit.name);
+      const messageRate = this.admission.isExempt(peer) ? undefined : this.limits.messageRate;
+      this.channels.upgrade(request, stream, head, permit, messageRate);
     } catch (error) {
       if (!(error instanceof HttpProblem)) this.report(error);
       const problem =

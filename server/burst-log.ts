@@ -1,7 +1,38 @@
 import type { Logger } from "pino";
+import type { Rate } from "../schemas/index.ts";
+import { TokenBucket } from "./access/token-bucket.ts";
+import type { CountedLimit } from "./counted-limits.ts";
+import type { Tally } from "./tally.ts";
 
 /** Milliseconds in which the same event is one burst. */
 const BURST = 10_000;
+
+/** How many lines all logs of a bridge may write for what guests and clients cause, whatever it is. */
+export class LineRate {
+  readonly #bucket: TokenBucket;
+  readonly #counters: Tally<CountedLimit>;
+  #left = 0;
+
+  constructor(rate: Rate, counters: Tally<CountedLimit>) {
+    this.#bucket = new TokenBucket(rate);
+    this.#counters = counters;
+  }
+
+  /** @returns whether a line may be written; else it counts as left out */
+  take(): boolean {
+    if (this.#bucket.take() === 0) return true;
+    this.#left++;
+    this.#counters.add("logRate");
+    return false;
+  }
+
+  /** Lines that were left out since it was asked last. */
+  takeLeft(): number {
+    const left = this.#left;
+    this.#left = 0;
+    return left;
+  }
+}
 
 type Fields = Readonly<Record<string, string | number>>;
 
@@ -11,10 +42,13 @@ type Fields = Readonly<Record<string, string | number>>;
  */
 export class BurstLog {
   readonly #logger: Logger;
+  readonly #lines: LineRate;
   readonly #bursts = new Map<string, { repeated: number; timer: NodeJS.Timeout }>();
 
-  constructor(logger: Logger) {
+  /** @param lines the bound that it has together with others */
+  constructor(logger: Logger, lines: LineRate) {
     this.#logger = logger;
+    this.#lines = lines;
   }
 
   info(event: string, fields: Fields): void {
@@ -33,12 +67,19 @@ export class BurstLog {
       burst.repeated++;
       return;
     }
-    this.#logger[level]({ event, ...fields });
+    this.#line(level, { event, ...fields });
     const timer = setTimeout(() => {
       const { repeated = 0 } = this.#bursts.get(key) ?? {};
       this.#bursts.delete(key);
-      if (repeated > 0) this.#logger[level]({ event, ...fields, repeated });
+      if (repeated > 0) this.#line(level, { event, ...fields, repeated });
     }, BURST).unref();
     this.#bursts.set(key, { repeated: 0, timer });
+  }
+
+  #line(level: "info" | "warn", fields: Fields): void {
+    if (!this.#lines.take()) return;
+    const lines = this.#lines.takeLeft();
+    if (lines > 0) this.#logger.warn({ event: "log-lines-left-out", lines });
+    this.#logger[level](fields);
   }
 }

@@ -1,5 +1,7 @@
 import type { ErrorCode } from "../schemas/index.ts";
 import { closeCode, errorCodes } from "../schemas/index.ts";
+import type { CountedLimit } from "./counted-limits.ts";
+import { countedLimits } from "./counted-limits.ts";
 import type { ProblemCode } from "./problem.ts";
 import { problemCodes } from "./problem.ts";
 import { Tally } from "./tally.ts";
@@ -35,6 +37,8 @@ export class ClientCounts {
   readonly opened = new Tally<ProtocolName>(protocols);
   /** By cause: the name of a close code, or an `OtherEnd`. */
   readonly closed = new Tally<string>([...otherEnds, ...causeOf.values()]);
+  /** Limits of the configuration that were reached. */
+  readonly limits = new Tally<CountedLimit>(countedLimits);
   readonly rejected = {
     /** Requests that did not come as far as a path. */
     head: new Tally<(typeof headFaults)[number]>(headFaults),

@@ -35,8 +35,11 @@ export type UndeliveredCode = (typeof undeliveredCodes)[number];
 export const dropCauses = ["drop-oldest", "drop-newest", "closed", "session", "no-client"] as const;
 export type DropCause = (typeof dropCauses)[number];
 
-/** Why a channel is over: its endpoint is down, or another client has taken its place. */
-export type EndReason = DownReason | "replaced";
+/**
+ * Why a channel is over: its endpoint is down, another client has taken its place, or too much waits for all guests and
+ * most of it is of this channel.
+ */
+export type EndReason = DownReason | "replaced" | "overloaded";
 
 /** What an open channel is told. A ticket is what was given with a message that had to wait. */
 export interface ChannelEvents<Ticket = unknown> {

@@ -27,10 +27,13 @@ const statusOf = {
   "host-unknown": 421,
   "upgrade-required": 426,
   "queue-full": 429,
+  "rate-limited": 429,
+  "too-many-connections": 429,
   internal: 500,
   draining: 503,
   "guest-gone": 503,
   "no-address": 503,
+  overloaded: 503,
   "no-buffer": 504,
   "no-reply": 504,
 } as const satisfies Partial<Record<ErrorCode, number>>;

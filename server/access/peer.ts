@@ -19,7 +19,8 @@ export interface Peer {
   readonly protocol: "http" | "https" | undefined;
 }
 
-const UNIX = "unix";
+/** The address of whoever comes over a Unix socket. */
+export const UNIX = "unix";
 const UNKNOWN = "unknown";
 
 /**

@@ -13,6 +13,11 @@ export interface Marks {
   readonly most: number;
 }
 
+/** Longest frame of JSON text, and body of a request that sends a message: in base64, and what is around it. */
+export function frameBytes({ payloadBytes }: Pick<Limits, "payloadBytes">): number {
+  return 2 * payloadBytes + 2;
+}
+
 export function marksOf({ sendQueueBytes }: Pick<Limits, "sendQueueBytes">): Marks {
   return { pause: sendQueueBytes, resume: Math.floor(sendQueueBytes / 4), most: sendQueueBytes + READ_CHUNK };
 }

@@ -2,7 +2,7 @@ import type { IncomingMessage } from "node:http";
 import type { Duplex } from "node:stream";
 import type { WebSocket, WebSocketServer } from "ws";
 import type { z } from "zod";
-import type { ChannelProtocol, JsonQuery as JsonQueryType, Limits } from "../../schemas/index.ts";
+import type { ChannelProtocol, JsonQuery as JsonQueryType, Limits, Rate } from "../../schemas/index.ts";
 import {
   channelProtocols,
   closeCode,
@@ -20,8 +20,9 @@ import type { Directory, EndpointReference } from "../directory.ts";
 import { parseChannelPath } from "../endpoint-path.ts";
 import type { ChannelEvents, ChannelPort, EndpointPort, SendBounds } from "../endpoint-port.ts";
 import type { Histogram } from "../histogram.ts";
+import { MemoryBudget } from "../memory-budget.ts";
 import { HttpProblem } from "../problem.ts";
-import { marksOf } from "./back-pressure.ts";
+import { frameBytes, marksOf } from "./back-pressure.ts";
 import type { ConnectionHandler } from "./connection.ts";
 import { Connection } from "./connection.ts";
 import { FlushTurn } from "./frame-writer.ts";
@@ -35,11 +36,6 @@ import { RawChannel } from "./raw.ts";
 import type { OpenChannel } from "./subscription.ts";
 import { UnwritablePort } from "./unwritable-port.ts";
 import { accept, chooseSubprotocol, isHandshake, parseQuery, webSocketServer } from "./upgrade.ts";
-
-/** Longest message of a client that is taken at all; what fits the guest's buffers is checked for each. */
-const RAW_PAYLOAD = 65_535;
-/** The longest message in base64, and what is around it. */
-const FRAME_PAYLOAD = 128 * 1024;
 
 /** Milliseconds until a connection that is cut off has ended. */
 const CUT_OFF = 500;
@@ -70,23 +66,37 @@ interface Client {
 
 /** All WebSockets of the bridge: what an upgrade asks for is opened, and ends when the bridge does. */
 export class Channels {
+  /** Of the bytes that wait for all clients. */
+  readonly budget: MemoryBudget;
   readonly #host: ChannelHost;
   readonly #connections = new Set<Connection>();
   readonly #muxes = new Set<MuxConnection>();
   readonly #sessions = new Map<string, JsonChannel>();
   readonly #turn = new FlushTurn();
   readonly #encoder = new MessageEncoder();
-  readonly #servers: Readonly<Record<Protocol, WebSocketServer>> = {
-    "rpmsg.v1.raw": webSocketServer("rpmsg.v1.raw", RAW_PAYLOAD),
-    "rpmsg.v1.json": webSocketServer("rpmsg.v1.json", FRAME_PAYLOAD),
-    "rpmsg.v1.mux": webSocketServer(muxProtocol, FRAME_PAYLOAD),
-  };
+  readonly #servers: Readonly<Record<Protocol, WebSocketServer>>;
+  /** Sessions whose clients are away, longest first. */
+  readonly #waiting = new Set<JsonChannel>();
   #liveness: NodeJS.Timeout | undefined;
   #pongCheck: NodeJS.Timeout | undefined;
   #onGone: (() => void) | undefined;
 
   constructor(host: ChannelHost) {
     this.#host = host;
+    const { limits, counts } = host;
+    this.budget = new MemoryBudget(limits.clientBytes, () => counts.limits.add("clientBytes"));
+    // What fits the guest's buffers is checked for each message.
+    const framePayload = frameBytes(limits);
+    this.#servers = {
+      "rpmsg.v1.raw": webSocketServer("rpmsg.v1.raw", limits.payloadBytes, limits),
+      "rpmsg.v1.json": webSocketServer("rpmsg.v1.json", framePayload, limits),
+      "rpmsg.v1.mux": webSocketServer(muxProtocol, framePayload, limits),
+    };
+  }
+
+  /** Sessions whose clients are away. */
+  get waitingSessions(): number {
+    return this.#waiting.size;
   }
 
   /** How long messages took from the guest to the socket, in seconds. */
@@ -122,9 +132,10 @@ export class Channels {
 
   /**
    * Takes an upgrade.
+   * @param messageRate how often the client may send; undefined without a bound
    * @throws HttpProblem: nothing was written to the stream
    */
-  upgrade(request: IncomingMessage, stream: Duplex, head: Buffer, permit: Permit): void {
+  upgrade(request: IncomingMessage, stream: Duplex, head: Buffer, permit: Permit, messageRate?: Rate): void {
     const [path, query] = splitUrl(request.url ?? "");
     const target = parseChannelPath(path);
     if (target === undefined) throw new HttpProblem("not-found", "want /ws/v1/{guest}/{endpoint}, or /ws/v1");
@@ -136,7 +147,16 @@ export class Channels {
       return;
     }
     const take = (protocol: Protocol) => accept(this.#servers[protocol], request, stream, head);
-    const client = { connection: new Connection(stream, this.#turn, this.#host.counts), permit };
+    const { limits } = this.#host;
+    const connection = new Connection(
+      stream,
+      this.#turn,
+      this.#host.counts,
+      limits,
+      this.budget,
+      messageRate,
+    );
+    const client = { connection, permit };
     if (target.kind === "mux") {
       chooseSubprotocol(offered, [muxProtocol]);
       if (query !== "") throw new HttpProblem("bad-request", "query: /ws/v1 takes none");
@@ -342,11 +362,25 @@ export class Channels {
       counts,
       instance,
       resumable: withdraw === undefined,
-      onEnd: ({ session }) => {
-        this.#sessions.delete(session);
+      budget: this.budget,
+      onAway: (away) => this.#away(away),
+      onBack: (back) => this.#waiting.delete(back),
+      onEnd: (ended) => {
+        this.#waiting.delete(ended);
+        this.#sessions.delete(ended.session);
         withdraw?.();
       },
     });
+  }
+
+  /** A session waits for its client: beyond the bound, the one that has done so for longest ends. */
+  #away(session: JsonChannel): void {
+    this.#waiting.add(session);
+    const [oldest] = this.#waiting;
+    const { limits, counts } = this.#host;
+    if (oldest === undefined || this.#waiting.size <= limits.waitingSessions) return;
+    counts.limits.add("waitingSessions");
+    oldest.close(closeCode.slowReader, "");
   }
 
   /** The client is a service of the host, for as long as it is there. */

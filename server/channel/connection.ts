@@ -1,9 +1,13 @@
 import type { Duplex } from "node:stream";
 import type { WebSocket } from "ws";
+import type { Limits, Rate } from "../../schemas/index.ts";
 import { closeCode } from "../../schemas/index.ts";
+import { TokenBucket } from "../access/token-bucket.ts";
 import type { ClientCounts, ProtocolName } from "../client-counts.ts";
 import { closeCodeOf } from "../client-counts.ts";
+import type { CountedLimit } from "../counted-limits.ts";
 import type { EndReason } from "../endpoint-port.ts";
+import type { Holder, MemoryBudget } from "../memory-budget.ts";
 import type { FlushTurn } from "./frame-writer.ts";
 import { FrameWriter } from "./frame-writer.ts";
 import type { LatencyProbe } from "./latency-probe.ts";
@@ -14,11 +18,15 @@ const NOTHING = Buffer.alloc(0);
 /** Code of a connection that ended without a close frame. */
 const ABNORMAL = 1006;
 
+/** Why a client is closed that reads, but too slowly for a bridge that has too much to keep. */
+export const TOO_MUCH = "slow reader: too much waits for all clients together";
+
 /** How a connection ends with its channel. */
 export const endOf: Readonly<Record<EndReason, readonly [code: number, reason: string]>> = {
   reset: [closeCode.guestReset, "guest detached or reset"],
   withdrawn: [closeCode.endpointWithdrawn, "endpoint withdrawn"],
   replaced: [closeCode.replaced, "replaced by another client"],
+  overloaded: [closeCode.slowReader, "too much waits for the guests"],
 };
 
 /** What speaks a subprotocol over a connection. */
@@ -35,16 +43,25 @@ export interface ConnectionHandler {
   onClosed(broken: boolean): void;
   /** From time to time. */
   onTick(): void;
+  /** Too much waits for all clients, and most of it for this one: the connection is to be closed. */
+  onTooMuch(reason: string): void;
 }
 
 /** One client's WebSocket: frames out, liveness, and the good-bye. */
-export class Connection {
+export class Connection implements Holder {
   readonly writer: FrameWriter;
   readonly counts: ClientCounts;
   readonly probe: LatencyProbe;
+  /** Of the bytes that wait for all clients. */
+  readonly budget: MemoryBudget;
   readonly #stream: Duplex;
   #socket: WebSocket | undefined;
   #handler: ConnectionHandler | undefined;
+  readonly #limits: Pick<Limits, "pendingPongs">;
+  /** Of messages, pings and pongs; undefined without a bound. */
+  readonly #rate: TokenBucket | undefined;
+  #pause: NodeJS.Timeout | undefined;
+  #pendingPongs = 0;
   #paused = false;
   #drainAwaited = false;
   /** A close frame is on its way: messages of the guest would come after it. */
@@ -58,12 +75,30 @@ export class Connection {
   #backlogAtPing = false;
   #takenAtPing = 0;
 
-  /** @param stream the connection, on which the handshake is still to be done */
-  constructor(stream: Duplex, turn: FlushTurn, counts: ClientCounts) {
+  /**
+   * @param stream the connection, on which the handshake is still to be done
+   * @param rate how often the client may send; undefined without a bound
+   */
+  constructor(
+    stream: Duplex,
+    turn: FlushTurn,
+    counts: ClientCounts,
+    limits: Pick<Limits, "pendingPongs">,
+    budget: MemoryBudget,
+    rate?: Rate,
+  ) {
     this.#stream = stream;
     this.counts = counts;
     this.probe = turn.probe;
-    this.writer = new FrameWriter(stream, turn, () => this.isOpen);
+    this.#limits = limits;
+    this.#rate = rate && new TokenBucket(rate);
+    this.budget = budget;
+    this.writer = new FrameWriter(
+      stream,
+      turn,
+      () => this.isOpen,
+      (bytes) => budget.grown(this, bytes),
+    );
   }
 
   get protocol(): ProtocolName | undefined {
@@ -75,8 +110,16 @@ export class Connection {
     this.#socket = socket;
     this.#handler = handler;
     this.counts.opened.add(handler.protocol);
-    socket.on("message", (data: Buffer, isBinary) => this.#handler?.onFrame(data, isBinary));
+    socket.on("message", (data: Buffer, isBinary) => {
+      if (this.#rate !== undefined) this.#slowDown(this.#rate.spend());
+      this.#handler?.onFrame(data, isBinary);
+    });
+    socket.on("ping", (data) => {
+      if (this.#rate !== undefined) this.#slowDown(this.#rate.spend());
+      this.#pong(data);
+    });
     socket.on("pong", () => {
+      if (this.#rate !== undefined) this.#slowDown(this.#rate.spend());
       this.#awaitingPong = false;
     });
     let mistaken = false;
@@ -84,8 +127,12 @@ export class Connection {
       // ws answers a broken frame with its close code by itself.
       mistaken = true;
       this.#cause ??= closeCodeOf(error);
+      const limit = limitOf(error);
+      if (limit !== undefined) this.counts.limits.add(limit);
     });
     socket.on("close", (code) => {
+      clearTimeout(this.#pause);
+      this.budget.forget(this);
       // A client that said good-bye by itself at the same moment has had its own code.
       const cut = code === ABNORMAL && !this.#closing && !mistaken;
       const broken = cut || (this.#restarting && (code === ABNORMAL || code === closeCode.restart));
@@ -113,6 +160,15 @@ export class Connection {
     return this.writer.pendingBytes;
   }
 
+  get heldBytes(): number {
+    return this.#stream.destroyed ? 0 : this.writer.pendingBytes;
+  }
+
+  shed(atOnce: boolean): void {
+    this.#handler?.onTooMuch(TOO_MUCH);
+    if (atOnce) this.terminate();
+  }
+
   /** Writes a text frame. */
   text(json: string): void {
     if (this.isOpen) this.writer.text("", Buffer.from(json));
@@ -134,14 +190,13 @@ export class Connection {
   pauseReading(): void {
     if (this.#paused) return;
     this.#paused = true;
-    this.#socket?.pause();
+    if (this.#pause === undefined) this.#socket?.pause();
   }
 
   resumeReading(): void {
     if (!this.#paused) return;
     this.#paused = false;
-    this.#awaitingPong = false;
-    this.#socket?.resume();
+    this.#read();
   }
 
   /** Asks whether the client is there. */
@@ -159,7 +214,7 @@ export class Connection {
    * read, and one that is still on its way through what was written before the ping.
    */
   checkPong(): void {
-    if (this.#paused || !this.#awaitingPong) return;
+    if (this.#paused || this.#pause !== undefined || !this.#awaitingPong) return;
     if (this.#backlogAtPing && this.#taken() > this.#takenAtPing) return;
     this.#cause ??= "no-pong";
     this.#socket?.terminate();
@@ -173,7 +228,12 @@ export class Connection {
     this.#cause ??= code;
     // The client's answer is to be read. On a drain messages that it has sent are still taken, as room allows.
     this.#restarting = code === closeCode.restart;
-    if (code !== closeCode.drain && !this.#restarting) this.resumeReading();
+    if (code !== closeCode.drain && !this.#restarting) {
+      clearTimeout(this.#pause);
+      this.#pause = undefined;
+      this.#paused = false;
+      this.#read();
+    }
     this.#socket?.close(code, reason);
   }
 
@@ -184,6 +244,42 @@ export class Connection {
     this.close(code, reason);
   }
 
+  /** Reads the client again where nothing is against it. */
+  #read(): void {
+    if (this.#paused || this.#pause !== undefined) return;
+    this.#awaitingPong = false;
+    this.#socket?.resume();
+  }
+
+  /** Does not read a client that has sent more often than it may, for so many milliseconds. */
+  #slowDown(wait: number): void {
+    // What was read before comes still; when the time is over it is seen how much it was.
+    if (wait === 0 || this.#pause !== undefined || this.#closing) return;
+    this.counts.limits.add("messageRate");
+    this.#pause = setTimeout(() => {
+      this.#pause = undefined;
+      const more = this.#rate?.wait() ?? 0;
+      if (more > 0) this.#slowDown(more);
+      else this.#read();
+    }, wait).unref();
+    if (!this.#paused) this.#socket?.pause();
+  }
+
+  /** Answers a ping. Answers wait for a client that does not read, and not without a bound. */
+  #pong(data: Buffer): void {
+    if (!this.isOpen) return;
+    if (this.#pendingPongs >= this.#limits.pendingPongs) {
+      this.counts.limits.add("pendingPongs");
+      this.#cause ??= closeCode.slowReader;
+      this.terminate();
+      return;
+    }
+    this.#pendingPongs++;
+    this.#socket?.pong(data, false, () => {
+      this.#pendingPongs--;
+    });
+  }
+
   terminate(): void {
     this.#socket?.terminate();
   }
@@ -192,4 +288,11 @@ export class Connection {
     const { bytesWritten = 0, writableLength } = this.#stream as Duplex & { bytesWritten?: number };
     return bytesWritten - writableLength;
   }
+}
+
+/** The limit that a frame went beyond, by the error that ws makes of it; it closes the connection with the code that fits. */
+function limitOf({ code, message }: NodeJS.ErrnoException): CountedLimit | undefined {
+  if (code === "WS_ERR_UNSUPPORTED_MESSAGE_LENGTH") return "payloadBytes";
+  if (code !== "WS_ERR_TOO_MANY_BUFFERED_PARTS") return undefined;
+  return message.includes("fragment") ? "fragments" : "bufferedChunks";
 }

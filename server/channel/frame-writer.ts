@@ -54,14 +54,24 @@ export class FrameWriter {
   readonly #socket: Duplex;
   readonly #turn: FlushTurn;
   readonly #isOpen: () => boolean;
+  readonly #onHeld: (bytes: number) => void;
   #slab: Buffer | undefined;
   /** What of the slab is written to the socket, and what is filled. */
   #start = 0;
   #end = 0;
   #dirty = false;
 
-  /** @param isOpen whether frames may still be written */
-  constructor(socket: Duplex, turn: FlushTurn, isOpen: () => boolean = () => true) {
+  /**
+   * @param isOpen whether frames may still be written
+   * @param onHeld called when so many bytes were written that the kernel did not take at once
+   */
+  constructor(
+    socket: Duplex,
+    turn: FlushTurn,
+    isOpen: () => boolean = () => true,
+    onHeld: (bytes: number) => void = () => {},
+  ) {
+    this.#onHeld = onHeld;
     this.#socket = socket;
     this.#turn = turn;
     this.#isOpen = isOpen;
@@ -167,6 +177,8 @@ export class FrameWriter {
     if (slab === undefined || this.#start === this.#end) return;
     const part = slab.subarray(this.#start, this.#end);
     this.#start = this.#end;
-    if (this.#isOpen() && this.#socket.writable) this.#socket.write(part);
+    if (!this.#isOpen() || !this.#socket.writable) return;
+    this.#socket.write(part);
+    if (this.#socket.writableLength > 0) this.#onHeld(part.length);
   }
 }

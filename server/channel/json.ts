@@ -19,6 +19,7 @@ import type {
   EndReason,
   UndeliveredCode,
 } from "../endpoint-port.ts";
+import type { MemoryBudget } from "../memory-budget.ts";
 import type { Marks } from "./back-pressure.ts";
 import { marksOf } from "./back-pressure.ts";
 import type { Connection, ConnectionHandler } from "./connection.ts";
@@ -39,6 +40,8 @@ export interface JsonOptions {
   readonly limits: Limits;
   readonly encoder: MessageEncoder;
   readonly counts: ClientCounts;
+  /** Of the bytes that wait for all clients. */
+  readonly budget: MemoryBudget;
   /** The bridge. */
   readonly instance: string;
   /** Name of the token of the client; only who has that may come back. */
@@ -47,6 +50,10 @@ export interface JsonOptions {
   readonly anywhere: boolean;
   /** A client whose connection broke may come back. */
   readonly resumable: boolean;
+  /** The client is away, and the session waits for its return. */
+  readonly onAway: (channel: JsonChannel) => void;
+  /** A client is there. */
+  readonly onBack: (channel: JsonChannel) => void;
   /** The session is over. */
   readonly onEnd: (channel: JsonChannel) => void;
 }
@@ -106,8 +113,8 @@ export class JsonChannel implements ChannelEvents<MessageId>, ConnectionHandler,
     this.#options = options;
     this.#marks = marksOf(options.limits);
     this.#outflow = new Outflow(this, options.policy, options.limits);
-    this.#log = new ReplayLog(options.limits);
-    this.#results = new ReplayLog(options.limits);
+    this.#log = new ReplayLog(options.limits, options.budget);
+    this.#results = new ReplayLog(options.limits, options.budget);
     this.#destinations = new Destinations(options.anywhere);
   }
 
@@ -133,6 +140,7 @@ export class JsonChannel implements ChannelEvents<MessageId>, ConnectionHandler,
     const port = this.#port;
     if (port === undefined) return;
     clearTimeout(this.#away);
+    this.#options.onBack(this);
     this.#connection?.abandon();
     this.#connection = connection;
     const { endpoint } = port;
@@ -213,6 +221,10 @@ export class JsonChannel implements ChannelEvents<MessageId>, ConnectionHandler,
 
   get probe(): LatencyProbe | undefined {
     return this.#connection?.probe;
+  }
+
+  get budget(): MemoryBudget {
+    return this.#options.budget;
   }
 
   get pendingBytes(): number {
@@ -326,13 +338,17 @@ export class JsonChannel implements ChannelEvents<MessageId>, ConnectionHandler,
     this.#results.prune();
   }
 
+  onTooMuch(reason: string): void {
+    this.slow(reason);
+  }
+
   onDrained(): void {
     this.#outflow.drained();
   }
 
   onEnd(reason: EndReason): void {
     const port = this.#port;
-    if (port !== undefined && reason !== "replaced") {
+    if (port !== undefined && (reason === "reset" || reason === "withdrawn")) {
       const { generation } = port.endpoint;
       this.#tell({ type: "state", state: "down", reason, ...this.#states(port), generation });
     }
@@ -349,6 +365,7 @@ export class JsonChannel implements ChannelEvents<MessageId>, ConnectionHandler,
     this.#away = setTimeout(() => this.#end(), this.#options.limits.sessionTimeout).unref();
     // What waited for the client waits for its return.
     this.#outflow.drained();
+    this.#options.onAway(this);
   }
 
   #end(): void {
@@ -356,6 +373,8 @@ export class JsonChannel implements ChannelEvents<MessageId>, ConnectionHandler,
     this.#ended = true;
     clearTimeout(this.#away);
     this.#outflow.end();
+    this.#log.clear();
+    this.#results.clear();
     // Nobody has come to take it.
     if (this.#missed > 0) this.dropped(this.#missed, "session");
     this.#port?.close();
@@ -406,7 +425,7 @@ export class JsonChannel implements ChannelEvents<MessageId>, ConnectionHandler,
   #tell(frame: ServerFrame): void {
     const text = JSON.stringify(frame);
     // Whether a result arrived is not known: it comes again after a connection that broke.
-    if (this.#options.resumable && (frame.type === "sent" || frame.type === "error")) {
+    if (this.#options.resumable && !this.#ended && (frame.type === "sent" || frame.type === "error")) {
       this.#results.push(this.#told, Buffer.from(text));
     }
     if (this.#connection === undefined) return;

@@ -58,8 +58,7 @@ export class MuxConnection implements ConnectionHandler, Multiplexer {
   onFrame(data: Buffer, isBinary: boolean): void {
     // A client that asks and does not read the answers. What a reset brings at once has been asked for long before.
     if (Math.min(this.pendingBytes, this.#answered) > 2 * this.#limits.slowReaderBytes) {
-      this.onClosed();
-      this.connection.close(closeCode.slowReader, "slow reader: too many answers wait");
+      this.onTooMuch("slow reader: too many answers wait");
       return;
     }
     if (isBinary) {
@@ -83,6 +82,11 @@ export class MuxConnection implements ConnectionHandler, Multiplexer {
   }
 
   onTick(): void {}
+
+  onTooMuch(reason: string): void {
+    this.onClosed();
+    this.connection.close(closeCode.slowReader, reason);
+  }
 
   onClosed(): void {
     this.#closed = true;

@@ -89,6 +89,7 @@ export class OneMessage implements ChannelEvents<true> {
 
   onEnd(reason: EndReason): void {
     if (reason === "withdrawn") this.#fail("endpoint-gone", errorAdvice["endpoint-gone"]);
+    else if (reason === "overloaded") this.#fail("overloaded", "too much waits for the guests");
     else if (reason === "replaced") this.#fail("endpoint-in-use", "another client took the endpoint over");
     else this.#fail("guest-gone", errorAdvice["guest-gone"]);
   }

@@ -1,6 +1,8 @@
 import type { Limits, SlowPolicy } from "../../schemas/index.ts";
 import { MUX_MESSAGE_COST } from "../../schemas/index.ts";
 import type { DropCause } from "../endpoint-port.ts";
+import type { Holder, MemoryBudget } from "../memory-budget.ts";
+import { TOO_MUCH } from "./connection.ts";
 import type { LatencyProbe } from "./latency-probe.ts";
 
 /** Most bytes in a socket up to which messages go straight to it where the oldest are to be dropped. */
@@ -15,6 +17,8 @@ export interface OutflowSink {
   readonly pendingBytes: number;
   /** Measures what was written late; undefined while nothing goes to a socket. */
   readonly probe: LatencyProbe | undefined;
+  /** Of the bytes that wait for all clients. */
+  readonly budget: MemoryBudget;
   write(seq: number, src: number, bytes: Uint8Array, offset: number, length: number, serial: number): void;
   /** So many messages were dropped since the last one that was written. */
   writeDropped(count: number): void;
@@ -42,7 +46,7 @@ interface Waiting {
  * wait it is closed, holds the guest up, or loses its oldest or its newest messages. With credit, no more is written
  * than was granted; the rest waits here.
  */
-export class Outflow {
+export class Outflow implements Holder {
   /** Messages so far, dropped ones too. */
   seq = 0;
   readonly #sink: OutflowSink;
@@ -66,6 +70,14 @@ export class Outflow {
     this.#limits = limits;
     this.#socketBytes = Math.min(SOCKET_BYTES, limits.slowReaderBytes);
     this.#credit = credit;
+  }
+
+  get heldBytes(): number {
+    return this.#waitingBytes;
+  }
+
+  shed(): void {
+    if (!this.#ended) this.#sink.slow(TOO_MUCH);
   }
 
   /** Takes a message of the guest; `bytes` is valid during the call only. */
@@ -126,6 +138,7 @@ export class Outflow {
   /** Nothing is written any more. */
   end(): void {
     this.#ended = true;
+    this.#sink.budget.forget(this);
     if (this.#count > 0) this.#sink.dropped(this.#count, "closed");
     this.#waiting = [];
     this.#first = 0;
@@ -148,6 +161,8 @@ export class Outflow {
   #wait(message: Waiting): void {
     this.#waiting.push(message);
     this.#waitingBytes += costOf(message.bytes);
+    this.#sink.budget.grown(this, costOf(message.bytes));
+    if (this.#ended) return;
     const most = this.#limits.slowReaderBytes;
     while (this.#policy === "drop-oldest" && this.#waitingBytes > most && this.#count > 1) {
       this.#shift();

@@ -1,6 +1,7 @@
 import type { Limits, SlowPolicy } from "../../schemas/index.ts";
 import { closeCode } from "../../schemas/index.ts";
 import type { ChannelEvents, ChannelPort, DropCause, EndReason, UndeliveredCode } from "../endpoint-port.ts";
+import type { MemoryBudget } from "../memory-budget.ts";
 import type { Marks } from "./back-pressure.ts";
 import { marksOf } from "./back-pressure.ts";
 import type { Connection, ConnectionHandler } from "./connection.ts";
@@ -43,6 +44,10 @@ export class RawChannel implements ChannelEvents<undefined>, ConnectionHandler, 
 
   get probe(): LatencyProbe {
     return this.#connection.probe;
+  }
+
+  get budget(): MemoryBudget {
+    return this.#connection.budget;
   }
 
   get pendingBytes(): number {
@@ -123,6 +128,10 @@ export class RawChannel implements ChannelEvents<undefined>, ConnectionHandler, 
   onChanged(): void {}
 
   onTick(): void {}
+
+  onTooMuch(reason: string): void {
+    this.slow(reason);
+  }
 
   onDrained(): void {
     this.#outflow.drained();

@@ -1,4 +1,5 @@
 import type { Limits } from "../../schemas/index.ts";
+import type { Holder, MemoryBudget } from "../memory-budget.ts";
 
 interface Kept {
   readonly seq: number;
@@ -19,23 +20,44 @@ export interface ReplaySnapshot {
 }
 
 /** Frames of a session that its client may not have got, for as long as it may resume. */
-export class ReplayLog {
+export class ReplayLog implements Holder {
   /** The latest `seq` that is not known any more; 0 for none. */
   forgotten = 0;
   readonly #limits: Limits;
+  readonly #budget: MemoryBudget;
   /** Entries from `#first` on; what is before it is gone. */
   #kept: Kept[] = [];
   #first = 0;
   #bytes = 0;
 
-  constructor(limits: Limits) {
+  constructor(limits: Limits, budget: MemoryBudget) {
     this.#limits = limits;
+    this.#budget = budget;
+  }
+
+  get heldBytes(): number {
+    return this.#bytes;
+  }
+
+  /** A client that is there and reads loses nothing by it: what it may have missed is known for a shorter time. */
+  shed(): void {
+    const most = this.#bytes / 2;
+    while (this.#bytes > most) this.#shift();
+  }
+
+  /** Nobody comes back. */
+  clear(): void {
+    this.#kept = [];
+    this.#first = 0;
+    this.#bytes = 0;
+    this.#budget.forget(this);
   }
 
   push(seq: number, text: Buffer): void {
     this.#kept.push({ seq, text, at: performance.now() });
     this.#bytes += text.length + ENTRY_COST;
     while (this.#bytes > this.#limits.sessionBytes) this.#shift();
+    this.#budget.grown(this, text.length + ENTRY_COST);
   }
 
   /** Forgets what is too old for a session that can still be resumed. */

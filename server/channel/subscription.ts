@@ -2,6 +2,7 @@ import type { ErrorCode, Limits, MuxServerFrame, SlowPolicy } from "../../schema
 import { errorAdvice, MUX_MESSAGE_COST } from "../../schemas/index.ts";
 import { displayName } from "../directory.ts";
 import type { ChannelEvents, ChannelPort, DropCause, EndReason, UndeliveredCode } from "../endpoint-port.ts";
+import type { MemoryBudget } from "../memory-budget.ts";
 import { HttpProblem } from "../problem.ts";
 import { marksOf } from "./back-pressure.ts";
 import type { Connection } from "./connection.ts";
@@ -157,6 +158,10 @@ export class Subscription implements ChannelEvents<number>, OutflowSink {
     return this.#mux.connection.probe;
   }
 
+  get budget(): MemoryBudget {
+    return this.#mux.connection.budget;
+  }
+
   /** Nobody is a slow reader for what others brought, unless all together are too much. */
   get pendingBytes(): number {
     const { pendingBytes, emptied } = this.#mux;
@@ -288,8 +293,8 @@ export class Subscription implements ChannelEvents<number>, OutflowSink {
   onEnd(reason: EndReason): void {
     const port = this.#port;
     if (port === undefined) return;
-    if (reason === "replaced") {
-      this.#over("replaced");
+    if (reason === "replaced" || reason === "overloaded") {
+      this.#over(reason);
       return;
     }
     const { generation } = port.endpoint;

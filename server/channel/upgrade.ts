@@ -3,10 +3,9 @@ import type { Duplex } from "node:stream";
 import type { WebSocket } from "ws";
 import { WebSocketServer } from "ws";
 import type { z } from "zod";
+import type { Limits } from "../../schemas/index.ts";
 import { HttpProblem, PROBLEM_TYPE } from "../problem.ts";
 
-/** Milliseconds that a client has to answer a close. */
-const CLOSE_TIMEOUT = 5000;
 /** RFC 9110, 5.6.2 */
 const TOKEN = /^[!#$%&'*+\-.^_`|~0-9A-Za-z]+$/;
 
@@ -61,13 +60,16 @@ export function isHandshake({ method, headers }: IncomingMessage): boolean {
 }
 
 /** The WebSocket side of one subprotocol. It has no listener: the HTTP server's upgrades are passed to it. */
-export function webSocketServer(protocol: string, maxPayload: number): WebSocketServer {
+export function webSocketServer(protocol: string, maxPayload: number, limits: Limits): WebSocketServer {
+  const { fragments, bufferedChunks, closeTimeout } = limits;
   // Bounds that the types of ws do not know yet.
-  const bounds = { maxFragments: 16, maxBufferedChunks: 64, closeTimeout: CLOSE_TIMEOUT };
+  const bounds = { maxFragments: fragments, maxBufferedChunks: bufferedChunks, closeTimeout };
   return new WebSocketServer({
     ...bounds,
     noServer: true,
     clientTracking: false,
+    // The connection answers pings, and knows how many answers wait.
+    autoPong: false,
     // Frames are written past ws, uncompressed.
     perMessageDeflate: false,
     maxPayload,

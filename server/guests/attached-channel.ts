@@ -8,14 +8,17 @@ import type {
   SendBounds,
   SendCode,
 } from "../endpoint-port.ts";
+import type { Holder } from "../memory-budget.ts";
 import type { AttachedEndpoint } from "./attached-endpoint.ts";
 import type { LocalAddress } from "./local-address.ts";
 
 /** What a channel may do. */
 interface ChannelFacts extends SendBounds, Pick<ChannelSnapshot, "exclusive" | "replaceable" | "listens"> {}
+/** Counted for each message that waits, besides its payload. */
+const MESSAGE_COST = 16;
 
 /** One client's channel to an endpoint of an attached guest. */
-export class AttachedChannel<Ticket> implements ChannelPort<Ticket> {
+export class AttachedChannel<Ticket> implements ChannelPort<Ticket>, Holder {
   readonly endpoint: AttachedEndpoint;
   /** The only channel of its endpoint. */
   readonly exclusive: boolean;
@@ -102,9 +105,21 @@ export class AttachedChannel<Ticket> implements ChannelPort<Ticket> {
       if (code === "sent") {
         counters.messagesToGuest++;
         counters.bytesToGuest += length;
+      } else {
+        this.endpoint.attachment.budget.grown(this, MESSAGE_COST + length);
       }
     }
     return code;
+  }
+
+  get heldBytes(): number {
+    return this.#queue.pendingBytes;
+  }
+
+  shed(): void {
+    // The client may have left what it has sent behind.
+    if (this.#closed) this.drop();
+    else this.end("overloaded");
   }
 
   hold(): void {
@@ -133,6 +148,7 @@ export class AttachedChannel<Ticket> implements ChannelPort<Ticket> {
     // What the client has sent is still on its way, from the channel's address.
     this.#queue.finish(() => {
       this.endpoint.finished(this);
+      this.endpoint.attachment.budget.forget(this);
       this.#local.release();
     });
   }

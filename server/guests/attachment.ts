@@ -10,8 +10,12 @@ import type {
 } from "../../rpmsg/index.ts";
 import { NAME_SERVICE_ADDRESS, RESPONSE_QUEUE, RpmsgDevice, RpmsgError } from "../../rpmsg/index.ts";
 import type { EndpointDeclaration, Guest, GuestState, Limits } from "../../schemas/index.ts";
+import { TokenBucket } from "../access/token-bucket.ts";
 import type { BurstLog } from "../burst-log.ts";
+import type { CountedLimit } from "../counted-limits.ts";
 import type { EndpointPort, SendBounds } from "../endpoint-port.ts";
+import type { MemoryBudget } from "../memory-budget.ts";
+import type { Tally } from "../tally.ts";
 import type { EndpointSnapshot } from "./attached-endpoint.ts";
 import { AttachedEndpoint } from "./attached-endpoint.ts";
 import { GuestCounts } from "./guest-counts.ts";
@@ -26,6 +30,14 @@ export interface GuestEvents {
   onRemoved(endpoint: EndpointPort): void;
   /** The state or the generation of the guest. */
   onGuest(guest: Attachment): void;
+}
+
+/** What bounds a guest, and what it has in common with the others. */
+export interface GuestBounds {
+  readonly limits: Limits;
+  readonly counters: Tally<CountedLimit>;
+  /** Of the bytes that wait for all guests. */
+  readonly budget: MemoryBudget;
 }
 
 /** What a kind of guest adds to the attachment: how the driver's rings come to the device. */
@@ -77,12 +89,18 @@ export class Attachment {
   readonly device: RpmsgDevice;
   readonly log: BurstLog;
   readonly counts = new GuestCounts();
+  /** Of the bytes that wait for all guests. */
+  readonly budget: MemoryBudget;
   /** Requests and connections of the frontend that were refused. */
   frontendErrors = 0;
   /** Queues that an isolated guest broke: the device sees only the relay's. */
   #brokenElsewhere = 0;
   readonly #events: GuestEvents;
   readonly #limits: Limits;
+  readonly #counters: Tally<CountedLimit>;
+  readonly #announcementRate: TokenBucket;
+  /** The guest has announced more often than it may: its messages are left in its ring. */
+  #pause: NodeJS.Timeout | undefined;
   /** What the guest announced, and the endpoints that it is, or is the other half of. */
   readonly #up = new Map<GuestAnnouncement, AttachedEndpoint>();
   /** Endpoints that the host declared, whatever the guest does. */
@@ -99,15 +117,19 @@ export class Attachment {
   #unread: ReturnType<RpmsgDevice["unread"]> = new Map();
   #onIdle: (() => void) | undefined;
 
-  constructor(name: string, limits: Limits, log: BurstLog, events: GuestEvents) {
+  constructor(name: string, { limits, counters, budget }: GuestBounds, log: BurstLog, events: GuestEvents) {
     this.name = name;
     this.log = log;
     this.#events = events;
+    this.budget = budget;
     this.#limits = limits;
+    this.#counters = counters;
+    this.#announcementRate = new TokenBucket(limits.announcementRate);
     this.device = new RpmsgDevice(
       {
         onState: (state) => this.#deviceState(state),
         onReset: () => this.#reset(),
+        onNameService: () => this.#slowDown(this.#announcementRate.spend()),
         onAnnounced: (announcement) => this.#announced(announcement),
         onWithdrawn: (announcement) => this.#withdrawn(announcement),
         onTold: (announcement) => this.#told(announcement),
@@ -269,6 +291,7 @@ export class Attachment {
   }
 
   close(): void {
+    clearTimeout(this.#pause);
     this.#link?.close();
     this.#link = undefined;
     for (const endpoint of this.#declared.keys()) endpoint.end("withdrawn");
@@ -442,6 +465,17 @@ export class Attachment {
   frontendRefused(code: CodedError["code"] | "internal", count = 1): void {
     this.frontendErrors += count;
     this.counts.rejected.frontend.add(code, count);
+  }
+
+  /** Leaves the guest's messages in its ring for so many milliseconds: nothing is lost, and nobody else waits. */
+  #slowDown(wait: number): void {
+    if (wait === 0 || this.#pause !== undefined) return;
+    this.#counters.add("announcementRate");
+    this.device.hold();
+    this.#pause = setTimeout(() => {
+      this.#pause = undefined;
+      this.device.release();
+    }, wait).unref();
   }
 
   #endpoints(): Set<AttachedEndpoint> {

@@ -5,9 +5,6 @@ import { fieldText, fieldTexts } from "../documents/field-texts.ts";
 import type { Family, Sample } from "./family.ts";
 import { counter, gauge, histogram } from "./family.ts";
 
-/** Endpoints that have metrics of their own: the first ones. A guest may announce very many. */
-const MOST_ENDPOINTS = 1000;
-
 /** Counters of a guest that count messages which no endpoint got, with the code under which they are rejected input. */
 const messageCodes = {
   malformed: "malformed",
@@ -100,8 +97,9 @@ function causeFamilies(bridge: Bridge, guests: readonly Guest[]): Family[] {
   ];
 }
 
-export function endpointFamilies(all: readonly Endpoint[]): Family[] {
-  const endpoints = all.slice(0, MOST_ENDPOINTS).map(({ guest, name, origin, path, clients, counters }) => ({
+/** @param most endpoints that have metrics of their own: the first ones. A guest may announce very many. */
+export function endpointFamilies(all: readonly Endpoint[], most: number): Family[] {
+  const endpoints = all.slice(0, most).map(({ guest, name, origin, path, clients, counters }) => ({
     // Names may be the same; the path tells endpoints apart, and is the same again after a reset.
     labels: { guest, endpoint: name, origin, path },
     clients,
@@ -111,7 +109,7 @@ export function endpointFamilies(all: readonly Endpoint[]): Family[] {
     gauge("rpmsg_endpoints", "Endpoints that are listed.", all.length),
     gauge(
       "rpmsg_endpoints_without_metrics",
-      `Endpoints that have no metrics: those behind the first ${MOST_ENDPOINTS}.`,
+      `Endpoints that have no metrics: those behind the first ${most}.`,
       all.length - endpoints.length,
     ),
     gauge(

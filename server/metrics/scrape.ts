@@ -4,6 +4,7 @@ import type { Bridge } from "../bridge.ts";
 import { clientFamilies } from "./client-families.ts";
 import { gauge, render } from "./family.ts";
 import { endpointFamilies, guestFamilies } from "./guest-families.ts";
+import { limitFamilies } from "./limit-families.ts";
 import { LoopLag } from "./loop-lag.ts";
 import { processFamilies } from "./process-families.ts";
 
@@ -24,8 +25,9 @@ export class Scraper {
     this.#lag.watch();
     const families = [
       ...guestFamilies(bridge),
-      ...endpointFamilies(bridge.list({}).endpoints),
+      ...endpointFamilies(bridge.list({}).endpoints, bridge.limits.metricEndpoints),
       ...clientFamilies(bridge),
+      ...limitFamilies(bridge),
       gauge("rpmsg_bridge_ready", "1 while the bridge takes clients.", +bridge.ready),
       ...processFamilies(this.#lag.histogram),
     ];

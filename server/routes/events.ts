@@ -1,4 +1,4 @@
-import type { ServerResponse } from "node:http";
+import type { IncomingMessage, ServerResponse } from "node:http";
 import type { FastifyPluginAsyncZod } from "fastify-type-provider-zod";
 import { z } from "zod";
 import type { EventData, EventName } from "../../schemas/index.ts";
@@ -6,6 +6,8 @@ import { atExpiry } from "../access/expiry.ts";
 import type { View } from "../access/view.ts";
 import type { Bridge } from "../bridge.ts";
 import type { Subject } from "../event-log.ts";
+import type { Holder } from "../memory-budget.ts";
+import { HttpProblem } from "../problem.ts";
 import { problems } from "./problems.ts";
 
 /** Milliseconds between comments that keep a connection alive. */
@@ -41,6 +43,7 @@ export function eventRoutes(bridge: Bridge): FastifyPluginAsyncZod {
         },
       },
       handler: (request, reply) => {
+        if (request.method !== "HEAD") admit(bridge, request.raw, reply.raw, request.view.permit.name);
         reply.hijack();
         reply.raw.writeHead(200, HEAD);
         if (request.method === "HEAD") reply.raw.end();
@@ -50,13 +53,43 @@ export function eventRoutes(bridge: Bridge): FastifyPluginAsyncZod {
   };
 }
 
+/**
+ * Counts a stream among those that there may be, until it ends.
+ * @throws HttpProblem overloaded, too-many-connections
+ */
+function admit(
+  { admission, peers, limits, counts }: Bridge,
+  request: IncomingMessage,
+  response: ServerResponse,
+  token: string | undefined,
+): void {
+  if (admission.eventStreams >= limits.eventStreams) {
+    counts.limits.add("eventStreams");
+    throw new HttpProblem(
+      "overloaded",
+      `there are ${limits.eventStreams} event streams, the most there may be`,
+      { "retry-after": "1" },
+    );
+  }
+  admission.stay(request.socket, peers.of(request), token);
+  admission.eventStreams++;
+  response.once("close", () => admission.eventStreams--);
+}
+
 function stream(bridge: Bridge, view: View, response: ServerResponse, lastId: string | undefined): void {
   const { events } = bridge;
   const { permit } = view;
   const seen = ({ guest, name }: Subject) =>
     name === undefined ? permit.sees(guest) : permit.may("list", { guest, name });
+  const holder: Holder = {
+    get heldBytes() {
+      return response.writableLength;
+    },
+    shed: () => response.destroy(),
+  };
   const write = (name: EventName, data: string, id?: string) => {
     response.write(`event: ${name}\n${id === undefined ? "" : `id: ${id}\n`}data: ${data}\n\n`);
+    if (response.writableLength > 0) bridge.channels.budget.grown(holder, data.length);
   };
   events.flush();
   const missed = lastId === undefined ? undefined : events.since(lastId);
@@ -84,6 +117,7 @@ function stream(bridge: Bridge, view: View, response: ServerResponse, lastId: st
   response.once("close", () => {
     cancel();
     clearInterval(alive);
+    bridge.channels.budget.forget(holder);
     unsubscribe();
   });
 }

@@ -3,6 +3,7 @@ import { z } from "zod";
 import type { Encoding } from "../../schemas/index.ts";
 import { MessageQuery, MessageReply, MessageSend, MessageSent } from "../../schemas/index.ts";
 import type { Bridge } from "../bridge.ts";
+import { frameBytes } from "../channel/back-pressure.ts";
 import { decodeText, encodeText } from "../channel/message-encoder.ts";
 import { OneMessage } from "../channel/one-message.ts";
 import { HttpProblem } from "../problem.ts";
@@ -20,6 +21,8 @@ export function messageRoutes(bridge: Bridge): FastifyPluginAsyncZod {
     app.route({
       method: "POST",
       url: "/guests/:guest/endpoints/:id/messages",
+      // Longer than other bodies: it has a message in it.
+      bodyLimit: frameBytes(bridge.limits),
       schema: {
         operationId: "sendMessage",
         summary: "Sends one message",

@@ -43,6 +43,29 @@ test("with nothing given there is the guest demo on 127.0.0.1:8080, and every de
       sessionBytes: 1_048_576,
       subscriptions: 1024,
       declaredEndpoints: 1024,
+      announcementRate: { perSecond: 1000, burst: 4096 },
+      connections: 16_384,
+      connectionsPerAddress: 256,
+      connectionsPerToken: 256,
+      connectRate: { perSecond: 20, burst: 200 },
+      requestRate: { perSecond: 50, burst: 500 },
+      messageRate: { perSecond: 10_000, burst: 20_000 },
+      limitLocal: false,
+      eventStreams: 1024,
+      payloadBytes: 65_535,
+      fragments: 16,
+      bufferedChunks: 64,
+      pendingPongs: 60,
+      bodyBytes: 65_536,
+      headersTimeout: 10_000,
+      requestTimeout: 30_000,
+      responseTimeout: 30_000,
+      closeTimeout: 5000,
+      waitingSessions: 1024,
+      clientBytes: 268_435_456,
+      guestBytes: 268_435_456,
+      metricEndpoints: 1000,
+      logRate: { perSecond: 10, burst: 100 },
     },
   });
   expect(load("")).toEqual(config);
@@ -57,7 +80,7 @@ test("the example file is right, and the limits that it shows are the defaults",
   expect(Object.keys(guests).length).toBeGreaterThan(0);
   const [, limits = ""] = /^(# limits:\n(?:# {3}.*\n?)*)/m.exec(example) ?? [];
   expect(load(limits.replaceAll(/^# /gm, "")).limits).toEqual(loadConfig({}, {}).limits);
-  expect(limits.split("\n").filter((line) => line.startsWith("#   "))).toHaveLength(13);
+  expect(limits.split("\n").filter((line) => line.startsWith("#   "))).toHaveLength(36);
 });
 
 describe("flags go before the environment, that before the file, that before defaults", () => {

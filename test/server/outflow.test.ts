@@ -4,6 +4,7 @@ import type { Limits, SlowPolicy } from "../../schemas/index.ts";
 import { Config, MUX_MESSAGE_COST } from "../../schemas/index.ts";
 import type { OutflowSink } from "../../server/channel/outflow.ts";
 import { Outflow } from "../../server/channel/outflow.ts";
+import { MemoryBudget } from "../../server/memory-budget.ts";
 
 const LIMIT = 4096;
 const limits: Limits = Config.parse({ limits: { slowReaderBytes: LIMIT, pauseTimeout: 2000 } }).limits;
@@ -14,6 +15,7 @@ const scratch = new Uint8Array(16_384);
 class Sink implements OutflowSink {
   pendingBytes = 0;
   readonly probe = undefined;
+  readonly budget = new MemoryBudget(limits.clientBytes, () => {});
   /** In order: `3` for a message that was written, `-2` for so many dropped. */
   readonly log: number[] = [];
   readonly written: { seq: number; bytes: Buffer }[] = [];

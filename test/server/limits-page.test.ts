@@ -1,0 +1,27 @@
+import { readFileSync } from "node:fs";
+import { expect, test } from "vitest";
+import type { Rate } from "../../schemas/index.ts";
+import { Config } from "../../schemas/index.ts";
+import { countedLimits } from "../../server/counted-limits.ts";
+
+const page = readFileSync(new URL("../../docs/limits.md", import.meta.url), "utf8");
+const rows = [...page.matchAll(/^\| `(\w+)` +\| ([^|]*?) +\|([^|]*)\|([^|]*)\|$/gm)];
+
+/** A value as the page has it. */
+function shown(value: number | boolean | Rate): string {
+  return typeof value === "object" ? `${value.perSecond}/s, burst ${value.burst}` : String(value);
+}
+
+test("the page has every limit of the configuration, with its default", () => {
+  const listed = rows.map(([, key = "", value]) => [key, value]);
+  const { limits } = Config.parse({});
+  expect(Object.fromEntries(listed)).toEqual(
+    Object.fromEntries(Object.entries(limits).map(([key, value]) => [key, shown(value)])),
+  );
+  expect(listed).toHaveLength(Object.keys(limits).length);
+});
+
+test("whatever is counted is on the page", () => {
+  const keys = rows.map(([, key]) => key);
+  for (const limit of countedLimits) expect(keys).toContain(limit);
+});
