@@ -49,12 +49,6 @@ export class ServiceManager {
     this.#watchdog = setInterval(() => this.#send("WATCHDOG=1"), this.#within / 2).unref();
   }
 
-  /** A successor takes over: from now on it speaks for the service. */
-  handOver(pid: number): void {
-    clearInterval(this.#watchdog);
-    this.#send(`MAINPID=${pid}\nSTATUS=handed over to process ${pid}`);
-  }
-
   /** It drains. The sign of life goes on. */
   stopping(): void {
     this.#send("STOPPING=1\nSTATUS=draining");

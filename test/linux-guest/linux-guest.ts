@@ -51,8 +51,11 @@ interface Line {
   readonly seconds: number;
 }
 
-const scripts = fileURLToPath(new URL("../../scripts/linux-guest/", import.meta.url));
-const checkout = fileURLToPath(new URL("../../", import.meta.url));
+/** Compiled, this file is in dist/. */
+const checkout = fileURLToPath(
+  new URL(import.meta.url.endsWith(".ts") ? "../../" : "../../../", import.meta.url),
+);
+const scripts = join(checkout, "scripts/linux-guest");
 const kernelFailure =
   /Kernel panic|\bBUG:|Internal error: Oops|scheduling while atomic|Unable to handle kernel|blocked for more than \d+ seconds/;
 
