@@ -8,7 +8,8 @@ const WRITE = 2;
 const INDIRECT = 4;
 const DESCRIPTOR = 16;
 
-const LENGTHS = [0, 1, 2, 4, 8, 12, 15, 16, 17, 31, 32, 40, 56, 64, 100, 200] as const;
+/** Bytes of buffers. */
+export const LENGTHS = [0, 1, 2, 4, 8, 12, 15, 16, 17, 31, 32, 40, 56, 64, 100, 200] as const;
 const WILD_LENGTHS = [
   0, 1, 15, 16, 17, 511, 512, 2048, 2049, 0x7fff_ffff, 0x8000_0000, 0xffff_fff0, 0xffff_ffff,
 ] as const;
@@ -24,6 +25,8 @@ export interface Shape {
   faults: number;
   /** Regions that buffers are put in. */
   regions: readonly Place[];
+  /** Bytes that a buffer may have. */
+  lengths: readonly [number, ...number[]];
   /** Buffers that the device may write: chance that a chain ends in such. */
   writable: number;
 }
@@ -130,7 +133,7 @@ export class HostileDriver {
     next: number,
     chain: HostileDriver["chains"][number],
   ): void {
-    const length = this.#random.pick(LENGTHS);
+    const length = this.#random.pick(this.#shape.lengths);
     const { address } = this.#place(length);
     if (!writable) chain.readable.push({ address, length });
     this.#describe(at, address, length, (writable ? WRITE : 0) | (more ? NEXT : 0), next);

@@ -3,7 +3,8 @@ import { NameService } from "../../rpmsg/name-service.ts";
 import type { Random } from "../support/random.ts";
 import type { FuzzSession, FuzzTarget } from "./fuzz-target.ts";
 
-const LIMIT = 4;
+/** Most announcements that the service under test keeps. */
+export const LIMIT = 4;
 /** Few, so that creates and destroys meet. */
 const ADDRESSES = [0, 30, 52, 53, 54, 1024, 0x8000_0000, 0xffff_fffe, 0xffff_ffff] as const;
 const FLAGS = [0, 0, 0, 1, 1, 2, 3, 0x8000_0000, 0xffff_ffff] as const;
@@ -17,8 +18,8 @@ export const nameService: FuzzTarget = {
 
 function run(random: Random): string {
   const events: string[] = [];
-  const told = (kind: string) => (announcement: { name: string; address: number }) =>
-    events.push(`${kind} ${announcement.address} ${hex(Buffer.from(announcement.name, "latin1"))}`);
+  const told = (kind: string) => (announcement: Announcement) =>
+    events.push(`${kind} ${keyOf(announcement)}`);
   const service = new NameService(
     { announced: told("up"), withdrawn: told("down"), told() {} },
     () => {},
@@ -45,23 +46,24 @@ function run(random: Random): string {
   return accepted === 0 ? "none-accepted" : "accepted";
 }
 
-interface Message {
-  bytes: Buffer;
+export interface Message {
+  bytes: Uint8Array;
   offset: number;
   length: number;
 }
 
 /** What rpmsg_ns_cb of Linux does, and our bound; written from the layout `char name[32]; u32 addr; u32 flags`. */
-function judge({ bytes, offset, length }: Message, model: string[], events: string[]): string {
+export function judge({ bytes, offset, length }: Message, model: string[], events: string[]): string {
   if (length !== 40) return "malformed";
+  const view = new DataView(bytes.buffer, bytes.byteOffset + offset, length);
   let name = "";
   for (let i = 0; i < 32 && bytes[offset + i] !== 0; i++)
     name += hex(bytes.subarray(offset + i, offset + i + 1));
-  const address = bytes.readUInt32LE(offset + 32);
+  const address = view.getUint32(32, true);
   if (address === 0xffff_ffff || address === 53) return "malformed";
   const key = `${address} ${name}`;
   const known = model.indexOf(key);
-  if (bytes.readUInt32LE(offset + 36) % 2 === 1) {
+  if (view.getUint32(36, true) % 2 === 1) {
     if (known === -1) return "unknown";
     model.splice(known, 1);
     events.push(`down ${key}`);
@@ -74,14 +76,20 @@ function judge({ bytes, offset, length }: Message, model: string[], events: stri
   return "accepted";
 }
 
+/** Fills in name, address and flags of a message at an offset. */
+export function writeRandom(random: Random, bytes: Buffer, offset: number): void {
+  randomName(random).copy(bytes, offset);
+  bytes.writeUInt32LE(random.chance(0.9) ? random.pick(ADDRESSES) : random.below(2 ** 32), offset + 32);
+  bytes.writeUInt32LE(random.pick(FLAGS), offset + 36);
+}
+
 function randomMessage(random: Random, names: readonly Buffer[]): Message {
   const offset = random.below(20);
   const length = random.chance(0.8) ? 40 : random.pick([0, 1, 32, 39, 41, 72, random.below(496)]);
   const bytes = Buffer.alloc(offset + Math.max(length, 40) + 8);
   for (let i = 0; i < bytes.length; i++) bytes[i] = random.below(256);
-  (names[random.below(names.length)] as Buffer).copy(bytes, offset);
-  bytes.writeUInt32LE(random.chance(0.9) ? random.pick(ADDRESSES) : random.below(2 ** 32), offset + 32);
-  bytes.writeUInt32LE(random.pick(FLAGS), offset + 36);
+  writeRandom(random, bytes, offset);
+  if (random.chance(0.9)) (names[random.below(names.length)] as Buffer).copy(bytes, offset);
   return { bytes, offset, length };
 }
 
@@ -95,10 +103,17 @@ function randomName(random: Random): Buffer {
   return name;
 }
 
-function keyOf({ name, address }: { name: string; address: number }): string {
+interface Announcement {
+  /** One character a byte. */
+  name: string;
+  address: number;
+}
+
+/** "address name", as `judge` has it. */
+export function keyOf({ name, address }: Announcement): string {
   return `${address} ${hex(Buffer.from(name, "latin1"))}`;
 }
 
-function hex(bytes: Buffer): string {
-  return bytes.toString("hex");
+function hex(bytes: Uint8Array): string {
+  return Buffer.from(bytes).toString("hex");
 }

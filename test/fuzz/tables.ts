@@ -3,7 +3,7 @@ import { DeviceQueue } from "../../rpmsg/virtqueue/device-queue.ts";
 import { codeOf } from "../rpmsg/support/coded.ts";
 import type { Random } from "../support/random.ts";
 import type { FuzzTarget } from "./fuzz-target.ts";
-import { HostileDriver, placeRing } from "./hostile-driver.ts";
+import { HostileDriver, LENGTHS, placeRing } from "./hostile-driver.ts";
 import { HostileMemory } from "./hostile-memory.ts";
 import type { PlainChain } from "./plain-ring.ts";
 import { bytesOf, lengthOf, PlainRing, writeTo } from "./plain-ring.ts";
@@ -52,6 +52,7 @@ class TableCase {
       wild: 0.2,
       faults: 0.4,
       regions,
+      lengths: LENGTHS,
       writable: 0.7,
     });
   }
