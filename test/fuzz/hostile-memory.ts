@@ -43,9 +43,9 @@ export class HostileMemory {
   readonly buffers: readonly Place[];
   readonly #before: Uint8Array;
 
-  constructor(shared = false) {
+  constructor() {
     const total = PARTS.reduce((sum, { size }) => sum + size + GUARD, GUARD);
-    const buffer = shared ? new SharedArrayBuffer(total) : new ArrayBuffer(total);
+    const buffer = new ArrayBuffer(total);
     this.bytes = new Uint8Array(buffer);
     this.view = new DataView(buffer);
     const places: Place[] = [];

@@ -17,6 +17,12 @@ process.once("SIGINT", () => {
   interrupted = true;
 });
 
+process.on("uncaughtException", (error) => {
+  // Of a callback of the case that runs, or of what an earlier one left: its own seed is not known.
+  console.error("FINDING, outside of the case that runs", error);
+  process.exit(1);
+});
+
 async function main(options: FuzzOptions): Promise<number> {
   const { seconds, cases, seed = randomInt(2 ** 32) } = options;
   const chosen = targets.filter(({ name }) => options.targets.includes(name));

@@ -112,17 +112,21 @@ class MessageCase {
   }
 
   run(): string {
-    const before = this.#random.chance(0.5);
-    if (before) this.#requests();
-    this.#responses();
-    if (!before) this.#requests();
-    this.#device.stop();
-    for (const ring of this.#plain) ring.show();
-    this.#compare();
-    this.#device.reset();
-    this.#expectedEvents.push(...this.#announced.map((key) => `down ${key}`));
-    assert.deepEqual(this.#events, this.#expectedEvents);
-    this.#device.close();
+    try {
+      const before = this.#random.chance(0.5);
+      if (before) this.#requests();
+      this.#responses();
+      if (!before) this.#requests();
+      this.#device.stop();
+      for (const ring of this.#plain) ring.show();
+      this.#compare();
+      this.#device.reset();
+      this.#expectedEvents.push(...this.#announced.map((key) => `down ${key}`));
+      assert.deepEqual(this.#events, this.#expectedEvents);
+    } finally {
+      // What it has put off to a later turn would fall into the next case.
+      this.#device.close();
+    }
     return this.#failures[0]?.[1] ?? "accepted";
   }
 
