@@ -36,7 +36,7 @@ const DESTINATIONS = [
  */
 export const messages: FuzzTarget = {
   name: "messages",
-  shortCases: 5000,
+  shortCases: 1500,
   open() {
     const memory = new HostileMemory();
     return { run: (random) => new MessageCase(memory, random).run(), close() {} };

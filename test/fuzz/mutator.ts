@@ -46,7 +46,7 @@ const SLICE = 64;
 /** A guest that changes its memory, from a thread of its own, while the device looks at it. */
 export const mutator: FuzzTarget = {
   name: "mutator",
-  shortCases: 100,
+  shortCases: 20,
   open: () => new MutatedGuest(),
 };
 

@@ -12,7 +12,7 @@ const FLAGS = [0, 0, 0, 1, 1, 2, 3, 0x8000_0000, 0xffff_ffff] as const;
 /** Messages to address 53 of every length and content, against a list of what a guest may have announced. */
 export const nameService: FuzzTarget = {
   name: "name-service",
-  shortCases: 2000,
+  shortCases: 800,
   open: () => ({ run, close() {} }) satisfies FuzzSession,
 };
 

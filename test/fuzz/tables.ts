@@ -20,7 +20,7 @@ const SCRATCH = 64 * 4096;
  */
 export const tables: FuzzTarget = {
   name: "tables",
-  shortCases: 20_000,
+  shortCases: 8000,
   open() {
     const memory = new HostileMemory();
     const scratch = new Uint8Array(SCRATCH + 1);
