@@ -55,7 +55,7 @@ export class HostileDriver {
    * Writes descriptors, and makes chains of them available, from where the device stands: what was offered before is
    * taken.
    */
-  fill({ base, used }: { base: number; used: number }): void {
+  write({ base, used }: { base: number; used: number }): void {
     const random = this.#random;
     const { available, size } = this.#ring;
     this.#available = base;

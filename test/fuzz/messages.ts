@@ -164,7 +164,7 @@ class MessageCase {
       const used = this.#memory.view.getUint16(ring.used + 2, true);
       const shape = { wild: 0.03, faults: 0.15, regions: buffers, lengths, writable };
       const hostile = new HostileDriver(this.#memory, random, ring, shape);
-      hostile.fill({ base, used });
+      hostile.write({ base, used });
       return hostile.chains;
     };
     driver(response, RECEIVE_LENGTHS, 1);

@@ -28,7 +28,7 @@ export class MutatingThread {
   constructor(memory: SharedArrayBuffer, shadow: SharedArrayBuffer, map: MutatorMap, seed: number) {
     const workerData = { memory, shadow, map, seed, control: this.#control };
     // By its text: a worker of Node 20 cannot be started from TypeScript.
-    this.#worker = new Worker(`(${mutate})(require("node:worker_threads").workerData)`, {
+    this.#worker = new Worker(`(${mutate.toString()})(require("node:worker_threads").workerData)`, {
       eval: true,
       workerData,
     });

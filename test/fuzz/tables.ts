@@ -59,7 +59,7 @@ class TableCase {
 
   run(): string {
     for (let round = this.#random.between(1, 3); round > 0; round--) {
-      this.#driver.fill(this.#plain.position);
+      this.#driver.write(this.#plain.position);
       this.#memory.copyToOracle();
       if (this.#random.chance(0.5)) this.#wantKicks();
       const code = this.#drain();
