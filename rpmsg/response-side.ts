@@ -3,6 +3,9 @@ import type { SendQueue, SendQueueDevice } from "./send-queue.ts";
 import type { DeviceQueue } from "./virtqueue/device-queue.ts";
 import { DEFAULT_MTU, HEADER_SIZE, MAX_PAYLOAD } from "./wire/header.ts";
 
+/** Descriptors of the guest that are looked at before other work gets its turn: a guest may post buffers without end. */
+const TURN_BUDGET = 1024;
+
 /** What the response side tells its device. */
 export interface ResponseEvents {
   /** The guest broke the queue. */
@@ -249,13 +252,15 @@ export class ResponseSide implements SendQueueDevice {
     this.serve();
   }
 
-  /** One message of each waiting queue in turn, as long as there are buffers. */
+  /** One message of each waiting queue in turn, as long as there are buffers, up to a bound; the rest in a later turn. */
   serve(): void {
     if (this.#queue === undefined || !this.#listening) return;
     this.#servedAt = 0;
-    for (let queue = this.#waiting[0]; queue !== undefined; queue = this.#waiting[0]) {
+    let budget = TURN_BUDGET;
+    for (let queue = this.#waiting[0]; queue !== undefined && budget > 0; queue = this.#waiting[0]) {
       const result = queue.serve();
       if (result === "no-buffer") break;
+      budget -= this.#queue?.descriptorCount ?? 1;
       // A queue that is empty took itself out; one that is not goes to the end.
       if (this.#waiting[0] !== queue) continue;
       this.#waiting.shift();

@@ -1,6 +1,6 @@
 import { setImmediate as nextTurn } from "node:timers/promises";
 import { describe, expect, test } from "vitest";
-import { REQUEST_QUEUE, RpmsgDevice } from "../../rpmsg/device.ts";
+import { REQUEST_QUEUE, RESPONSE_QUEUE, RpmsgDevice } from "../../rpmsg/device.ts";
 import { Driver, message, turns } from "./support/device-driver.ts";
 import { openEndpoint, openSender, texts } from "./support/device-endpoints.ts";
 
@@ -67,6 +67,85 @@ describe("work in one turn is bounded", () => {
     flooded(device);
     expect(device.stop()?.[1].base).toBe(COUNT);
     expect(count).toBe(COUNT);
+  });
+});
+
+/** Offers descriptor 0 of a queue once more, whether it came back or not: what no honest driver does. */
+function offerAgain(driver: Driver, queue: 0 | 1): void {
+  const { available } = driver.rings[queue];
+  const index = driver.bytes(available + 2, 2);
+  const next = index.readUInt16LE();
+  driver.bytes(available + 4 + 2 * (next % 16), 2).writeUInt16LE(0);
+  index.writeUInt16LE((next + 1) & 0xffff);
+}
+
+describe("a guest that does not let up", () => {
+  test("CVE-2019-3900: a request ring that is full for ever leaves timers and other guests their turn", async () => {
+    const device = new RpmsgDevice();
+    const driver = new Driver(device).boot(0);
+    const steps: number[] = [];
+    let taken = 0;
+    let full = true;
+    device.createEndpoint(() => {
+      taken++;
+      if (full) offerAgain(driver, REQUEST_QUEUE);
+    }, 1030);
+    const other = new RpmsgDevice();
+    const { received } = openEndpoint(other, 1030);
+    const quiet = new Driver(other).boot(0);
+    for (let i = 0; i < 16; i++) driver.offer(0x400, 1030, "x");
+    driver.kick(REQUEST_QUEUE);
+    let timer = false;
+    const timeout = setTimeout(() => {
+      timer = true;
+    });
+    for (let turn = 0; turn < 20 || !timer; turn++) {
+      const before = taken;
+      quiet.send(0x400, 1030, String(turn));
+      // A storm of kicks beside it.
+      driver.kick(REQUEST_QUEUE);
+      expect(texts(received)).toContain(String(turn));
+      await nextTurn();
+      steps.push(taken - before);
+      quiet.returned();
+    }
+    clearTimeout(timeout);
+    // What a kick takes, and what the turn itself takes.
+    expect(Math.max(...steps)).toBeLessThanOrEqual(2 * 1024);
+    expect(Math.min(...steps)).toBeGreaterThan(0);
+    full = false;
+    await turns(8);
+    expect(device.counters).toMatchObject({ messagesFromGuest: taken, brokenQueues: 0 });
+  });
+
+  test("receive buffers without end: what waits goes out in bounded turns", async () => {
+    const device = new RpmsgDevice();
+    const { endpoint } = openEndpoint(device, 1030);
+    const driver = new Driver(device).boot(0);
+    let sent = 0;
+    const queue = device.createSendQueue(
+      endpoint,
+      { peer: 0x400 },
+      {
+        onSent: () => {
+          sent++;
+          offerAgain(driver, RESPONSE_QUEUE);
+        },
+      },
+      { limit: 2 ** 20, timeout: 60_000 },
+    );
+    const count = 5000;
+    for (let i = 0; i < count; i++) queue.send(undefined, Buffer.from("x"), 0, 1);
+    driver.post(512);
+    driver.kick(RESPONSE_QUEUE);
+    const seen = [sent];
+    for (let turn = 0; turn < 100 && sent < count; turn++) {
+      await nextTurn();
+      seen.push(sent);
+    }
+    expect(sent).toBe(count);
+    expect(Math.max(...seen.map((value, i) => value - (seen[i - 1] ?? 0)))).toBe(1024);
+    expect(device.idle).toBe(true);
   });
 });
 
