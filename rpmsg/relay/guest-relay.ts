@@ -186,6 +186,8 @@ export class GuestRelay implements TransportDevice {
     const ahead = this.#ahead;
     if (rings === undefined || ahead === undefined) return false;
     let more = false;
+    // It asks for kicks in the guest's memory.
+    ahead.log = this.#guest?.response.log;
     try {
       more = this.#postAll(rings, ahead);
     } catch (error) {

@@ -162,14 +162,22 @@ export class DeviceQueue {
    * comes. It only peeks and skips, and it may ask for kicks in place of this one.
    */
   lookAhead(count: number): DeviceQueue {
-    return new DeviceQueue(this.#setup, this.#nextAvailable + count);
+    const again = this.#again ?? [];
+    const ahead = new DeviceQueue(this.#setup, this.#nextAvailable + Math.max(0, count - again.length));
+    if (again.length > count) ahead.#again = again.slice(count);
+    return ahead;
   }
 
   /** Goes on to the chain behind the current one, which stays the driver's to give and ours to complete elsewhere. */
   skip(): void {
     if (!this.#current) throw new RangeError("no chain");
     this.#current = false;
-    this.#nextAvailable = (this.#nextAvailable + 1) & 0xffff;
+    if (this.#again === undefined) {
+      this.#nextAvailable = (this.#nextAvailable + 1) & 0xffff;
+    } else {
+      this.#again.shift();
+      if (this.#again.length === 0) this.#again = undefined;
+    }
   }
 
   /**
