@@ -1,20 +1,24 @@
 import { describe, expect, test } from "vitest";
 import { sendmsg } from "../../../rpmsg/posix/unix-socket.ts";
-import { request, statePayload, u64Payload } from "../../../rpmsg/vhost-user/messages.ts";
+import { inflightPayload, request, statePayload, u64Payload } from "../../../rpmsg/vhost-user/messages.ts";
 import { titled, unsupported } from "../posix/support.ts";
 import { turns } from "../support/device-driver.ts";
 import { openEndpoint, texts } from "../support/device-endpoints.ts";
-import { fdPayload, frame } from "../support/vhost-user-frames.ts";
+import { fdPayload, frame, slot } from "../support/vhost-user-frames.ts";
 import type { Session } from "../support/vhost-user-session.ts";
-import { useSessions } from "../support/vhost-user-session.ts";
+import { MEMORY_SIZE, useSessions } from "../support/vhost-user-session.ts";
 
 type Part = [bytes: Uint8Array, fds: number[]];
 
 /** A whole session with one message of the guest; without acknowledgements, so that nothing has to be waited for. */
 function messagesOf(session: Session): Part[] {
   const [memory, memoryFds] = session.memoryTable();
+  const other = slot({ guest: 0, size: 4096, user: 0, offset: 0 });
+  // In the end of the guest's memory, where there is nothing else.
+  const inflight = inflightPayload({ size: 640, offset: MEMORY_SIZE - 4096, queues: 2, entries: 16 });
   const queue = (index: 0 | 1): Part[] => [
     [frame(request.SET_VRING_CALL, fdPayload(index)), [session.eventfd()]],
+    [frame(request.SET_VRING_ERR, fdPayload(index)), [session.eventfd()]],
     [frame(request.SET_VRING_NUM, statePayload(index, 16)), []],
     [frame(request.SET_VRING_BASE, statePayload(index, 0)), []],
     [frame(request.SET_VRING_ADDR, session.addresses(index)), []],
@@ -25,9 +29,25 @@ function messagesOf(session: Session): Part[] {
     [frame(request.GET_FEATURES), []],
     [frame(request.SET_FEATURES, u64Payload(0x1_5000_0001n)), []],
     [frame(request.GET_PROTOCOL_FEATURES), []],
-    [frame(request.SET_PROTOCOL_FEATURES, u64Payload(9n)), []],
+    [frame(request.SET_PROTOCOL_FEATURES, u64Payload(0x1_b22bn)), []],
     [frame(request.SET_OWNER), []],
+    [frame(request.RESET_OWNER), []],
+    [frame(request.RESET_DEVICE), []],
+    [frame(request.SET_BACKEND_REQ_FD), [session.eventfd()]],
+    [frame(request.GET_CONFIG, new Uint8Array(12)), []],
+    // Refused, as this one says that it wants to know.
+    [frame(request.SET_CONFIG, new Uint8Array(13), 9), []],
+    [frame(request.SET_STATUS, u64Payload(15n)), []],
+    [frame(request.GET_STATUS), []],
+    [frame(request.GET_INFLIGHT_FD, inflight), []],
+    [frame(request.SET_INFLIGHT_FD, inflight), memoryFds],
+    [frame(request.SET_LOG_BASE, Buffer.concat([u64Payload(40_000n), u64Payload(0n)])), memoryFds],
+    [frame(request.SET_LOG_FD), [session.eventfd()]],
+    [frame(request.GET_MAX_MEM_SLOTS), []],
+    [frame(request.ADD_MEM_REG, other), memoryFds],
+    [frame(request.REM_MEM_REG, other), []],
     [frame(request.SET_MEM_TABLE, memory), memoryFds],
+    [frame(request.GET_VRING_BASE, statePayload(1, 0)), []],
     ...queue(0),
     ...queue(1),
     [frame(request.SET_VRING_ENABLE, statePayload(0, 1), 9), []],
@@ -54,6 +74,13 @@ const EXPECTED = {
   replies: [
     "1 0100007401000000",
     "15 2bb2010000000000",
+    "24 000000000000000000000000",
+    "25 0100000000000000",
+    "40 0f00000000000000",
+    "31 800200000000000000000000000000000200100000000000",
+    "6 0000000000000000",
+    "36 4000000000000000",
+    "11 0100000000000000",
     "18 0000000000000000",
     "18 0000000000000000",
     "17 0200000000000000",
@@ -67,6 +94,15 @@ const EXPECTED = {
 };
 
 const LONGEST = 12 + 40;
+
+/** One of each request, by its name. */
+const NAMES = Object.entries(request).map(([name, id]) => ({ name, id }));
+
+function messageOf(session: Session, id: number): Part {
+  const found = messagesOf(session).find(([bytes]) => bytes[0] === id);
+  if (found === undefined) throw new Error(`no message ${id}`);
+  return found;
+}
 
 describe.skipIf(unsupported !== undefined)(titled("the byte stream"), () => {
   const open = useSessions();
@@ -84,6 +120,44 @@ describe.skipIf(unsupported !== undefined)(titled("the byte stream"), () => {
       expect(await outcomeOf(session)).toEqual(EXPECTED);
     },
   );
+
+  test.each(NAMES)("$name, ended at every byte: no part of it is done", async ({ id }) => {
+    const [whole] = messageOf(open(), id);
+    for (let length = 1; length < whole.length; length++) {
+      const session = open();
+      const [bytes, fds] = messageOf(session, id);
+      session.sendBytes(bytes.subarray(0, length), fds);
+      session.disconnect();
+      expect(await session.closed).toMatchObject({ code: "message-truncated" });
+    }
+  });
+
+  test.each(NAMES)("$name with bytes too many: refused, taken without them, or the end", async ({ id }) => {
+    const over = (size: number) => async (session: Session) => {
+      const [bytes, fds] = messageOf(session, id);
+      const payload = Buffer.concat([bytes.subarray(12), new Uint8Array(size)]);
+      const fits = Buffer.concat([bytes.subarray(0, 4), Uint8Array.of(9, 0, 0, 0)]);
+      session.sendBytes(Buffer.concat([fits, frame(0, payload).subarray(8)]), fds);
+      await turns(4);
+    };
+    for (const size of [1, 4, 8, 100, 3000]) {
+      const session = open();
+      await session.features();
+      await over(size)(session);
+      const answers: number[] = [];
+      while (session.repliesLeft > 0) answers.push((await session.reply()).id);
+      expect([answers, session.isClosed]).toEqual([[id], false]);
+      expect(await session.barrier()).toBe(0x1_7400_0001n);
+    }
+    for (const size of [4097, 100_000, 0xffff_ffff]) {
+      const session = open();
+      const [bytes, fds] = messageOf(session, id);
+      const header = Buffer.from(bytes.subarray(0, 12));
+      header.writeUInt32LE(size, 8);
+      session.sendBytes(header, fds);
+      expect(await session.closed).toMatchObject({ code: "message-size" });
+    }
+  });
 
   test("byte by byte", async () => {
     const session = open();
