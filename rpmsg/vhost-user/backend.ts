@@ -7,6 +7,7 @@ import type { DeviceConfig } from "../wire/device-config.ts";
 import { encodeDeviceConfig } from "../wire/device-config.ts";
 import type { ConnectionSnapshot, VhostUserMessage } from "./connection.ts";
 import { VhostUserConnection } from "./connection.ts";
+import type { MemoryTable } from "./memory-table.ts";
 import { MAX_MEMORY_SLOTS, MAX_TABLE_REGIONS } from "./memory-table.ts";
 import {
   bits,
@@ -47,6 +48,8 @@ export interface BackendOptions {
 export interface BackendEvents {
   /** A request was refused, and the frontend told so. */
   onRefused?(error: FrontendError): void;
+  /** Memory came that the frontend can truncate, which would kill this process: once a connection. */
+  onUnsealed?(): void;
   /** The connection is over and the device is reset. */
   onClose(error: Error | undefined): void;
 }
@@ -88,6 +91,7 @@ export class VhostUserBackend {
   readonly #handlers: ReadonlyMap<number, Handler>;
   #protocolFeatures = 0n;
   #status = 0;
+  #unsealedTold = false;
   #backendRequestFd: number | undefined;
 
   /**
@@ -185,6 +189,13 @@ export class VhostUserBackend {
     else if (wantsAck) this.#connection.send(message.id, REPLY, u64Payload(0n));
   }
 
+  #changeMemory(change: (memory: MemoryTable) => void): undefined {
+    this.#vrings.changeMemory(change);
+    if (this.#unsealedTold || !this.#vrings.hasUnsealedMemory) return;
+    this.#unsealedTold = true;
+    this.#events.onUnsealed?.();
+  }
+
   #handle(message: VhostUserMessage): Reply | undefined {
     const name = requestName(message.id);
     if ((message.flags & REPLY) !== 0)
@@ -229,7 +240,7 @@ export class VhostUserBackend {
         {
           size: [8, 8 + MAX_TABLE_REGIONS * REGION_SIZE],
           fds: MAX_TABLE_REGIONS,
-          run: (m) => vrings.changeMemory((memory) => memory.set(m)),
+          run: (m) => this.#changeMemory((memory) => memory.set(m)),
         },
       ],
       [request.GET_MAX_MEM_SLOTS, { size: any, run: () => u64Payload(BigInt(MAX_MEMORY_SLOTS)) }],
@@ -238,7 +249,7 @@ export class VhostUserBackend {
         {
           size: 8 + REGION_SIZE,
           fds: 1,
-          run: (m) => vrings.changeMemory((memory) => memory.add(m)),
+          run: (m) => this.#changeMemory((memory) => memory.add(m)),
         },
       ],
       [

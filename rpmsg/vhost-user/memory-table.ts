@@ -88,6 +88,11 @@ export class MemoryTable {
     }
   }
 
+  /** Whether a file can be truncated under our access, which kills the process (posix/shared-memory.ts). */
+  get hasUnsealed(): boolean {
+    return (this.memory.regions as readonly MappedRegion[]).some((region) => !region.sealed);
+  }
+
   /** End of the highest region. */
   get end(): number {
     return this.memory.regions.reduce((end, region) => Math.max(end, region.guestAddress + region.size), 0);

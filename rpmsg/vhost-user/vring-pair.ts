@@ -88,6 +88,11 @@ export class VringPair {
     }
   }
 
+  /** Whether some of the guest's memory can be truncated by the frontend. */
+  get hasUnsealedMemory(): boolean {
+    return this.#memory.hasUnsealed;
+  }
+
   /** What there is to know while the device is paused. */
   snapshot(): VringPairSnapshot {
     const [response, requestRing] = this.#vrings;

@@ -41,6 +41,9 @@ export function vhostUserLink(
         attachment.frontendRefused(codeOf(error));
         refused(error);
       },
+      onUnsealed() {
+        log.warn("memory-not-sealed", { advice: "use memory-backend-memfd, or isolation: process" });
+      },
       onClose(error: Error | undefined) {
         backend = undefined;
         guestQueues = null;

@@ -63,6 +63,8 @@ export class Session {
   /** Settled when the backend's side is over. */
   readonly closed: Promise<Error | undefined>;
   isClosed = false;
+  /** How often it was told that memory can be truncated. */
+  unsealed = 0;
   readonly #poller: Poller;
   readonly #own = new Set<number>();
   readonly #replies: Reply[] = [];
@@ -85,6 +87,7 @@ export class Session {
       this.device,
       {
         onRefused: (error) => this.refused.push(error.code),
+        onUnsealed: () => this.unsealed++,
         onClose: (error) => {
           this.isClosed = true;
           settle(error);

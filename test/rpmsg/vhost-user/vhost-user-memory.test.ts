@@ -1,4 +1,8 @@
+import { ftruncateSync, openSync, unlinkSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { describe, expect, test } from "vitest";
+import { libc } from "../../../rpmsg/posix/libc.ts";
 import { createMemory } from "../../../rpmsg/posix/shared-memory.ts";
 import { request, statePayload } from "../../../rpmsg/vhost-user/messages.ts";
 import { titled, unsupported } from "../posix/support.ts";
@@ -9,6 +13,21 @@ import { GUEST_BASE, MEMORY_SIZE, USER_BASE, useSessions } from "../support/vhos
 
 const WHOLE = { guest: GUEST_BASE, size: MEMORY_SIZE, user: USER_BASE, offset: 0 };
 const PAGE = 4096;
+
+/** A memfd without MFD_ALLOW_SEALING. */
+function unsealable(size: number): number {
+  const fd = libc().memfd_create("unsealable", 1);
+  ftruncateSync(fd, size);
+  return fd;
+}
+
+function directoryFile(size: number): number {
+  const path = join(tmpdir(), `rpmsg-unsealed-${process.pid}`);
+  const fd = openSync(path, "w+");
+  unlinkSync(path);
+  ftruncateSync(fd, size);
+  return fd;
+}
 
 describe.skipIf(unsupported !== undefined)(titled("vhost-user memory"), () => {
   const open = useSessions();
@@ -106,6 +125,22 @@ describe.skipIf(unsupported !== undefined)(titled("vhost-user memory"), () => {
     }));
     expect(await session.tell(request.SET_MEM_TABLE, table(regions), fds)).toBe(0);
     expect(await session.tell(request.SET_MEM_TABLE, ...session.memoryTable())).toBe(0);
+  });
+
+  test.each([
+    { name: "a memfd that may not be sealed", make: () => unsealable(3 * PAGE), told: 1 },
+    { name: "a file of a directory", make: () => directoryFile(3 * PAGE), told: 1 },
+    { name: "a memfd that is sealed on arrival", make: () => createMemory("sealed", 3 * PAGE), told: 0 },
+  ])("$name is taken; that it can be truncated is told once", async ({ make, told }) => {
+    const session = open();
+    await session.features();
+    const fd = session.own(make());
+    const page = (i: number) =>
+      slot({ guest: i * PAGE, size: PAGE, user: USER_BASE + i * PAGE, offset: i * PAGE });
+    for (let i = 0; i < 3; i++) expect(await session.tell(request.ADD_MEM_REG, page(i), [fd])).toBe(0);
+    const all = table([{ guest: 0, size: 3 * PAGE, user: USER_BASE, offset: 0 }]);
+    expect(await session.tell(request.SET_MEM_TABLE, all, [fd])).toBe(0);
+    expect(session.unsealed).toBe(told);
   });
 
   test("64 memory slots and no more", async () => {
