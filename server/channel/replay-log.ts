@@ -91,6 +91,7 @@ export class ReplayLog implements Holder {
       this.#bytes += text.length + ENTRY_COST;
     }
     while (this.#bytes > this.#limits.sessionBytes) this.#shift();
+    if (this.#bytes > 0) this.#budget.grown(this, this.#bytes);
   }
 
   #shift(): void {
