@@ -13,8 +13,8 @@ export class LineRate {
   readonly #counters: Tally<CountedLimit>;
   #left = 0;
 
-  constructor(rate: Rate, counters: Tally<CountedLimit>) {
-    this.#bucket = new TokenBucket(rate);
+  constructor(rate: Rate, counters: Tally<CountedLimit>, now?: () => number) {
+    this.#bucket = new TokenBucket(rate, now);
     this.#counters = counters;
   }
 
