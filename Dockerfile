@@ -1,6 +1,10 @@
 # docker build -t rpmsg-bridge .
 # docker run -p 8080:8080 rpmsg-bridge
 #
+# It listens for other machines, so that it asks for a token: the first lines of its output (docker logs) have one made
+# for this run, and an address for a browser on this machine. --no-auth behind serve lets everybody in who reaches the
+# port; a configuration with tokens (--config) is for all that lasts.
+#
 # With a QEMU guest on this machine (the directory belongs to uid 1000; QEMU connects to vm.sock in it):
 # docker run -p 8080:8080 -v /run/rpmsg:/run/rpmsg rpmsg-bridge \
 #   serve --listen 0.0.0.0:8080 --guest vm=vhost-user:/run/rpmsg/vm.sock

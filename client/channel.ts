@@ -17,7 +17,7 @@ import type { WebSocketLike } from "./web-socket.ts";
 /** What a channel is made with. */
 export interface ChannelSetup {
   /** Opens a WebSocket; with the session to go on with, where there is one, and the last `seq` of it. */
-  dial: (resume: { session: string; after: number } | undefined) => WebSocketLike;
+  dial: (resume: { session: string; after: number } | undefined) => WebSocketLike | Promise<WebSocketLike>;
   /** Finds out why no connection came about. */
   explain: () => Promise<RpmsgError>;
   reconnect: ReconnectOptions | false;
@@ -165,30 +165,45 @@ export class Channel implements AsyncIterable<Message> {
   // ---- connections ----
 
   #dial(): void {
-    const { dial, timeout, pingInterval } = this.#setup;
     const session = this.#resumable ? this.#hello?.session : undefined;
     const resume = session === undefined ? undefined : { session, after: this.#seq };
-    let up = false;
     try {
-      const connection = new Connection(
-        dial(resume),
-        {
-          onHello: (hello) => {
-            up = true;
-            this.#connected(connection, hello, resume !== undefined && hello.resumed);
-          },
-          onFrame: (frame) => this.#frame(frame),
-          onBadFrame: (error) => this.#events.emit("error", error),
-          onEnd: (end) => (up ? this.#lost(end) : void this.#failed(end)),
-        },
-        { timeout, pingInterval },
-      );
-      this.#connection = connection;
+      const opening = this.#setup.dial(resume);
+      if (opening instanceof Promise) {
+        opening.then(
+          (socket) => this.#use(socket, resume !== undefined),
+          (cause: unknown) => this.#failed({ code: 1006, reason: "", error: asError(cause) }),
+        );
+      } else this.#use(opening, resume !== undefined);
     } catch (cause) {
       // A page from https: may not open ws:, for one.
       const error = new RpmsgError("unreachable", `no WebSocket can be opened: ${String(cause)}`, { cause });
       this.#finish({ code: 1006, reason: "", error });
     }
+  }
+
+  #use(socket: WebSocketLike, resume: boolean): void {
+    // Closed while a ticket was fetched.
+    if (this.#state.connection === "closed") {
+      socket.close(1000);
+      return;
+    }
+    const { timeout, pingInterval } = this.#setup;
+    let up = false;
+    const connection = new Connection(
+      socket,
+      {
+        onHello: (hello) => {
+          up = true;
+          this.#connected(connection, hello, resume && hello.resumed);
+        },
+        onFrame: (frame) => this.#frame(frame),
+        onBadFrame: (error) => this.#events.emit("error", error),
+        onEnd: (end) => (up ? this.#lost(end) : void this.#failed(end)),
+      },
+      { timeout, pingInterval },
+    );
+    this.#connection = connection;
   }
 
   #connected(connection: Connection, hello: Frame<"hello">, resumed: boolean): void {
@@ -245,7 +260,9 @@ export class Channel implements AsyncIterable<Message> {
     this.#failures++;
     const { reconnect, explain } = this.#setup;
     const { initial = false, attempts = Number.POSITIVE_INFINITY } = reconnect === false ? {} : reconnect;
-    if ((this.#hello !== undefined || initial) && this.#failures < attempts) {
+    const goesOn = (this.#hello !== undefined || initial) && this.#failures < attempts;
+    // A token that is not taken now is not taken later.
+    if (goesOn && end.error?.code !== "unauthorized") {
       this.#later();
       return;
     }
@@ -347,6 +364,11 @@ export class Channel implements AsyncIterable<Message> {
     this.#state = state;
     this.#events.emit("state", state);
   }
+}
+
+function asError(cause: unknown): RpmsgError {
+  if (cause instanceof RpmsgError) return cause;
+  return new RpmsgError("unreachable", `no ticket can be had: ${String(cause)}`, { cause });
 }
 
 function closedHere(): RpmsgError {

@@ -10,6 +10,8 @@ export const GONE: Readonly<Record<number, "guest-gone" | "endpoint-gone">> = {
 };
 /** The bridge goes on in another process, which waits for its clients. */
 export const RESTART = 1012;
+/** Reasons of 1008 that are codes. */
+const policies = ["unauthorized", "forbidden", "read-only"] as const;
 export const SLOW_READER = 1013;
 
 /** What a close code means. */
@@ -19,6 +21,6 @@ export function errorOf({ code, reason }: ConnectionEnd): RpmsgError {
   if (gone !== undefined) return new RpmsgError(gone, text);
   if (code === 4003) return new RpmsgError("replaced", text);
   if (code === SLOW_READER) return new RpmsgError("slow-reader", text);
-  if (code === 1008) return new RpmsgError("refused", text);
+  if (code === 1008) return new RpmsgError(policies.find((each) => each === reason) ?? "refused", text);
   return new RpmsgError("connection-lost", text);
 }

@@ -2,12 +2,13 @@ import type { Encoding, Origin, Share, SlowPolicy } from "../schemas/index.ts";
 import type { ReconnectOptions } from "./backoff.ts";
 import type { Bound } from "./bound.ts";
 import { Channel } from "./channel.ts";
+import { ticketOf } from "./credentials.ts";
 import { explain } from "./explain.ts";
 import { authorization } from "./http.ts";
 import type { Place } from "./target.ts";
 import { channelUrl } from "./target.ts";
 import type { WebSocketConstructor } from "./web-socket.ts";
-import { webSocketOf } from "./web-socket.ts";
+import { takesHeaders, webSocketOf } from "./web-socket.ts";
 
 const PROTOCOL = "rpmsg.v1.json";
 
@@ -36,7 +37,10 @@ export interface ConnectOptions extends Place {
   origin?: Origin;
   /** How the bridge writes messages; without it utf8 where they are, else base64. With utf8 other bytes are lost. */
   encoding?: Encoding;
-  /** Bearer token. It goes with a WebSocket where that is of `ws`: others take no headers. */
+  /**
+   * Bearer token. It goes in the head of the request where the WebSocket is that of `ws`; for others, which take no
+   * headers, every connection gets a ticket of its own.
+   */
   token?: string;
   /** The WebSocket to use, such as that of the package `ws`. Default: the global one, which Node has from 22 on. */
   WebSocket?: WebSocketConstructor;
@@ -77,6 +81,7 @@ export async function connect(target: string | URL, options: ConnectOptions = {}
   again.searchParams.delete("takeover");
   // A service ends with its connection.
   const resumable = !url.searchParams.has("announce");
+  const { timeout = defaults.timeout } = options;
   let dialled = false;
 
   const channel = new Channel({
@@ -87,12 +92,15 @@ export async function connect(target: string | URL, options: ConnectOptions = {}
         next.searchParams.set("after", String(resume.after));
       }
       dialled = true;
-      const socketOptions = token === undefined ? [] : [{ headers: authorization(token) }];
-      return new Socket(next.href, [PROTOCOL], ...socketOptions);
+      if (token === undefined) return new Socket(next.href, [PROTOCOL]);
+      if (takesHeaders(Socket)) return new Socket(next.href, [PROTOCOL], { headers: authorization(token) });
+      return ticketOf(url, { token, signal: AbortSignal.timeout(timeout) }).then(
+        (ticket) => new Socket(next.href, [PROTOCOL, `rpmsg.bearer.${ticket}`]),
+      );
     },
     explain: () => explain(url, { token, signal }),
     reconnect,
-    timeout: options.timeout ?? defaults.timeout,
+    timeout,
     pingInterval: options.pingInterval ?? defaults.pingInterval,
     window: { ...defaults.window, ...options.window },
     queue: { ...defaults.queue, ...options.queue },

@@ -23,7 +23,7 @@ export async function explain(url: URL, options: RequestOptions): Promise<RpmsgE
   }
   return new RpmsgError(
     "refused",
-    "the bridge refuses the connection: an exclusive client may be there, the local address taken, or this page's origin unknown",
+    "the bridge refuses the connection: an exclusive client may be there, the local address taken, this page's origin unknown, or the token without the right",
   );
 }
 

@@ -1,7 +1,7 @@
 import { problemError, RpmsgError } from "./errors.ts";
 
 export interface RequestOptions {
-  /** Bearer token. */
+  /** Bearer token, or a ticket for one request. */
   token?: string | undefined;
   /** Ends the request. */
   signal?: AbortSignal | undefined;
@@ -15,9 +15,10 @@ export async function request(
   url: URL,
   { token, signal }: RequestOptions,
   headers: Record<string, string> = {},
+  method: "GET" | "POST" = "GET",
 ): Promise<Response> {
   const all = { ...headers, ...authorization(token) };
-  const init = { headers: all, signal: signal ?? null, cache: "no-store" as const };
+  const init = { method, headers: all, signal: signal ?? null, cache: "no-store" as const };
   let response: Response;
   try {
     response = await fetch(url, init);

@@ -11,6 +11,7 @@ export type {
 } from "./channel-events.ts";
 export type { ConnectOptions } from "./connect.ts";
 export { connect } from "./connect.ts";
+export { openSession } from "./credentials.ts";
 export type { ClientErrorCode } from "./errors.ts";
 export { RpmsgError } from "./errors.ts";
 export type { RequestOptions } from "./http.ts";

@@ -77,7 +77,9 @@ export class Watch implements AsyncIterable<Change> {
         if (aborted(signal)) return;
         failures++;
         const goesOn = connected || initial;
-        if (reconnect === false || !goesOn || failures >= attempts) throw asRpmsgError(error);
+        // A token that is not taken now is not taken later.
+        const barred = error instanceof RpmsgError && error.code === "unauthorized";
+        if (reconnect === false || !goesOn || barred || failures >= attempts) throw asRpmsgError(error);
       }
       if (since !== undefined) backoff.lasted(performance.now() - since);
       if (reconnect === false) return;

@@ -15,6 +15,11 @@ export type WebSocketConstructor = new (
   options?: { headers?: Record<string, string> },
 ) => WebSocketLike;
 
+/** Whether it is that of `ws`, or made of it: that takes header fields. A browser's has no `on`. */
+export function takesHeaders(Socket: WebSocketConstructor): boolean {
+  return "on" in (Socket as { prototype: object }).prototype;
+}
+
 /**
  * The WebSocket to use: the one that was given, or the global one.
  * @throws TypeError

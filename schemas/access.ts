@@ -62,6 +62,8 @@ export const TokenList = z
 
 /** Answer to `POST /tickets`: a ticket is a bearer that is good for one request. */
 export const Ticket = z.object({ ticket: z.string(), expires: z.iso.datetime() });
+export type Ticket = z.infer<typeof Ticket>;
 
 /** Answer to `POST /sessions`: a token that ends by itself. */
 export const Session = z.object({ token: z.string(), expires: z.iso.datetime() });
+export type Session = z.infer<typeof Session>;

@@ -1,3 +1,4 @@
+import { X509Certificate } from "node:crypto";
 import { readFileSync, unwatchFile, watchFile } from "node:fs";
 import type { ServerOptions } from "node:https";
 import type { Server } from "node:tls";
@@ -53,10 +54,9 @@ function readContext(tls: Tls): Pick<ServerOptions, "cert" | "key" | "ca" | "min
   const ca = tls.clientCa === undefined ? undefined : read("clientCa", tls.clientCa);
   const context = { cert, key, minVersion: "TLSv1.2" as const, ...(ca !== undefined && { ca }) };
   // One by one, so that it is known which is wrong; the last finds out whether they fit.
-  check("cert", { cert });
-  check("key", { key });
-  if (ca !== undefined) check("clientCa", { ca });
-  check("key", context);
+  check("cert", () => new X509Certificate(cert));
+  if (ca !== undefined) check("clientCa", () => new X509Certificate(ca));
+  check("key", () => createSecureContext(context));
   return context;
 }
 
@@ -68,9 +68,9 @@ function read(key: keyof Tls, path: string): Buffer {
   }
 }
 
-function check(key: keyof Tls, context: Parameters<typeof createSecureContext>[0]): void {
+function check(key: keyof Tls, use: () => unknown): void {
   try {
-    createSecureContext(context);
+    use();
   } catch (error) {
     throw new ConfigError(`tls.${key}`, `not as it should be in PEM: ${(error as Error).message}`);
   }

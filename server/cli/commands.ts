@@ -236,6 +236,11 @@ function client(
       )
       // Not as a default, which help would show.
       .addOption(new Option("--token <token>", "bearer token").env("RPMSG_BRIDGE_TOKEN"))
+      .addOption(
+        new Option("--ca <file>", "authority of the bridge's certificate (PEM)").env("RPMSG_BRIDGE_CA"),
+      )
+      .option("--cert <file>", "certificate to show to the bridge (PEM)")
+      .option("--key <file>", "its key (PEM)")
       .option("--json", json)
   );
 }

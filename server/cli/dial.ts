@@ -2,7 +2,7 @@ import type { IncomingMessage } from "node:http";
 import { WebSocket } from "ws";
 import type { Encoding } from "../../schemas/index.ts";
 import type { ClientFlags } from "./client.ts";
-import { authorization, base, problemText, unreachable } from "./client.ts";
+import { authorization, base, problemText, tlsOf, unreachable } from "./client.ts";
 import { CommandError } from "./command-error.ts";
 import { channelPath, parseReference } from "./reference.ts";
 
@@ -37,6 +37,7 @@ export async function dial(
   }
   const socket = new WebSocket(url, "rpmsg.v1.json", {
     headers: authorization(flags),
+    ...tlsOf(flags),
     perMessageDeflate: false,
     handshakeTimeout: HANDSHAKE_TIMEOUT,
   });

@@ -1,8 +1,5 @@
-import type { IncomingMessage } from "node:http";
-import { request as requestHttp } from "node:http";
-import { request as requestHttps } from "node:https";
 import type { ClientFlags } from "./client.ts";
-import { authorization, base, incomprehensible, problemText, unreachable } from "./client.ts";
+import { ask, incomprehensible, problemText, textOf } from "./client.ts";
 import { CommandError } from "./command-error.ts";
 
 /** An event of a stream of server-sent events. */
@@ -13,7 +10,6 @@ export interface StreamEvent {
 
 /**
  * Follows a stream of server-sent events until it ends or breaks off.
- * Not with fetch: it gives up where nothing comes for five minutes.
  * @throws CommandError
  */
 export async function* followEvents(
@@ -21,21 +17,10 @@ export async function* followEvents(
   flags: ClientFlags,
   signal: AbortSignal,
 ): AsyncGenerator<StreamEvent> {
-  const url = new URL(path, base(flags));
-  const response = await new Promise<IncomingMessage>((resolve, reject) => {
-    const request = url.protocol === "https:" ? requestHttps : requestHttp;
-    const headers = { ...authorization(flags), accept: "text/event-stream" };
-    request(url, { headers, signal })
-      .once("response", resolve)
-      .once("error", (error) => reject(unreachable(flags, error)))
-      .once("socket", (socket) => socket.setKeepAlive(true, 30_000))
-      .end();
-  });
+  const response = await ask(path, flags, { accept: "text/event-stream" }, signal);
   response.setEncoding("utf8");
   if (response.statusCode !== 200) {
-    let body = "";
-    for await (const part of response as AsyncIterable<string>) body += part;
-    throw new CommandError(problemText(response.statusCode ?? 0, body, flags));
+    throw new CommandError(problemText(response.statusCode ?? 0, await textOf(response), flags));
   }
   if (response.headers["content-type"]?.startsWith("text/event-stream") !== true) {
     throw incomprehensible(flags, `${path} has no events`);

@@ -36,7 +36,8 @@ export async function serve(flags: ServeFlags & { successorOf?: string }): Promi
     throw new CommandError(`cannot listen on ${config.listen}: ${code}`);
   }
   const { url, made } = listener;
-  if (bridge.gate.open && !isLocal(address)) log.warn({ event: "no-access-control", listen: config.listen });
+  const reachable = !isLocal(address) || config.trustedProxies.length > 0;
+  if (bridge.gate.open && reachable) log.warn({ event: "no-access-control", listen: config.listen });
   if (made !== undefined) process.stderr.write(welcome(url, made));
   process.on("SIGHUP", () => listener.reload());
   const { handover } = config;

@@ -3,8 +3,7 @@ import { errorOf, FINAL, GONE, SLOW_READER } from "../../client/close-codes.ts";
 import { closeCode } from "../../schemas/index.ts";
 
 test("close codes are those of the schemas", () => {
-  // 1008: policy, of ws and of proxies.
-  expect(FINAL).toEqual([closeCode.replaced, 1008]);
+  expect(FINAL).toEqual([closeCode.replaced, closeCode.policy]);
   expect(GONE).toEqual({
     [closeCode.guestReset]: "guest-gone",
     [closeCode.endpointWithdrawn]: "endpoint-gone",
@@ -12,6 +11,8 @@ test("close codes are those of the schemas", () => {
   expect(SLOW_READER).toBe(closeCode.slowReader);
   const names = Object.values(closeCode).map((code) => errorOf({ code, reason: "" }).code);
   expect(new Set(names)).toEqual(
-    new Set(["connection-lost", "slow-reader", "guest-gone", "endpoint-gone", "replaced"]),
+    new Set(["connection-lost", "slow-reader", "guest-gone", "endpoint-gone", "replaced", "refused"]),
   );
+  // A code as the reason.
+  expect(errorOf({ code: closeCode.policy, reason: "unauthorized" }).code).toBe("unauthorized");
 });

@@ -144,6 +144,11 @@ export class Command {
     this.#child.stdout.resume();
   }
 
+  /** Sends a signal that does not end it. */
+  signal(signal: NodeJS.Signals): void {
+    this.#child.kill(signal);
+  }
+
   async kill(signal: NodeJS.Signals): Promise<Finished> {
     this.#child.kill(signal);
     return this.finished;

@@ -1,0 +1,166 @@
+import { once } from "node:events";
+import { copyFileSync, readFileSync, writeFileSync } from "node:fs";
+import { request } from "node:https";
+import { join } from "node:path";
+import type { PeerCertificate } from "node:tls";
+import { connect } from "node:tls";
+import { pino } from "pino";
+import { describe, expect, onTestFinished, test } from "vitest";
+import { WebSocket } from "ws";
+import type { ConfigInput } from "../../schemas/index.ts";
+import { startBridge } from "../../server/index.ts";
+import { Authority } from "./certificates.ts";
+import { Command } from "./cli-support.ts";
+import { eventually, testDirectory } from "./support.ts";
+
+/** The status of an answer; rejects where none comes. */
+async function ask(url: string, options: object, path = "/readyz"): Promise<number | undefined> {
+  return new Promise((resolve, reject) => {
+    request(`${url}${path}`, { agent: false, ...options }, (response) => {
+      response.resume();
+      resolve(response.statusCode);
+    })
+      .on("error", reject)
+      .end();
+  });
+}
+
+/** Name of the certificate that a new connection gets. */
+async function nameAt(url: string, ca: Buffer): Promise<unknown> {
+  const socket = connect({ host: "127.0.0.1", port: Number(new URL(url).port), ca });
+  await once(socket, "secureConnect");
+  const { subject } = socket.getPeerCertificate() as Partial<PeerCertificate>;
+  socket.destroy();
+  return subject?.CN;
+}
+
+async function secureBridge(tls: ConfigInput["tls"], onLog: (line: string) => void = () => {}) {
+  const log = pino({}, { write: onLog });
+  const bridge = await startBridge({ listen: "127.0.0.1:0", tls }, { log });
+  onTestFinished(() => bridge.close());
+  return bridge;
+}
+
+describe("with a certificate", () => {
+  test("everything goes over TLS: requests, WebSockets, messages both ways", async () => {
+    const authority = new Authority(testDirectory());
+    const { url } = await secureBridge(authority.issue("bridge"));
+    expect(url).toMatch(/^https:\/\/127\.0\.0\.1:\d+$/);
+    const ca = authority.pem;
+    expect(await ask(url, { ca })).toBe(200);
+    const socket = new WebSocket(`${url.replace("https", "wss")}/ws/v1/demo/echo`, { ca });
+    await once(socket, "open");
+    // More than one TLS record, all together.
+    const payload = Buffer.alloc(496, "x");
+    let bytes = 0;
+    socket.on("message", (data: Buffer) => {
+      bytes += data.length;
+    });
+    for (let i = 0; i < 100; i++) socket.send(payload);
+    await eventually("all are back", () => (bytes === 49_600 ? true : undefined));
+    socket.close();
+    expect(await ask(url, { ca, method: "GET" }, "/ws/v1/demo/echo")).toBe(426);
+    await expect(ask(url, {})).rejects.toThrow(/certificate/);
+    await expect(fetch(url.replace("https", "http"))).rejects.toThrow();
+  });
+
+  test("TLS 1.1 is not spoken, 1.2 and 1.3 are", async () => {
+    const authority = new Authority(testDirectory());
+    const { url } = await secureBridge(authority.issue("bridge"));
+    const ca = authority.pem;
+    const only = (version: string) => ask(url, { ca, minVersion: version, maxVersion: version });
+    expect([await only("TLSv1.2"), await only("TLSv1.3")]).toEqual([200, 200]);
+    await expect(only("TLSv1.1")).rejects.toThrow();
+  });
+
+  test("it is read again when it changes; open connections stay; one that does not fit changes nothing", async () => {
+    const directory = testDirectory();
+    const authority = new Authority(directory);
+    const [first, second] = [authority.issue("first"), authority.issue("second")];
+    const files = { cert: join(directory, "now.pem"), key: join(directory, "now.key") };
+    copyFileSync(first.cert, files.cert);
+    copyFileSync(first.key, files.key);
+    const lines: string[] = [];
+    const { url } = await secureBridge(files, (line) => lines.push(line));
+    const ca = authority.pem;
+    expect(await nameAt(url, ca)).toBe("first");
+    const socket = new WebSocket(`${url.replace("https", "wss")}/ws/v1/demo/echo`, { ca });
+    await once(socket, "open");
+
+    // A key of another one: this certificate is not used.
+    copyFileSync(second.cert, files.cert);
+    await eventually("it is refused", () => lines.find((line) => line.includes("tls-reload-failed")));
+    expect(await nameAt(url, ca)).toBe("first");
+    copyFileSync(second.key, files.key);
+    await eventually("it is taken", () => lines.find((line) => line.includes("tls-reloaded")));
+    expect(await nameAt(url, ca)).toBe("second");
+    writeFileSync(files.cert, "no certificate");
+    const failures = () => lines.filter((line) => line.includes("tls-reload-failed")).length;
+    await eventually("it is refused again", () => (failures() > 1 ? true : undefined));
+    expect(await nameAt(url, ca)).toBe("second");
+
+    socket.send("still there");
+    const [data] = (await once(socket, "message")) as [Buffer];
+    expect(data.toString()).toBe("still there");
+    socket.close();
+  });
+});
+
+test("with clientCa only clients with a certificate of it come in", async () => {
+  const directory = testDirectory();
+  const [ours, theirs] = [new Authority(directory), new Authority(directory, "other")];
+  const { url } = await secureBridge({ ...ours.issue("bridge"), clientCa: ours.cert });
+  const as = ({ cert, key }: { cert: string; key: string }) => ({
+    ca: ours.pem,
+    cert: readFileSync(cert),
+    key: readFileSync(key),
+  });
+  expect(await ask(url, as(ours.issue("client")))).toBe(200);
+  await expect(ask(url, { ca: ours.pem })).rejects.toThrow();
+  await expect(ask(url, as(theirs.issue("stranger")))).rejects.toThrow();
+  const socket = new WebSocket(`${url.replace("https", "wss")}/ws/v1/demo/echo`, { ca: ours.pem });
+  const [error] = (await once(socket, "error")) as [Error];
+  expect(error.message).not.toContain("Unexpected server response");
+});
+
+test.each([
+  ["cert", { cert: "/nowhere.pem", key: "bridge.key" }],
+  ["key", { cert: "bridge.pem", key: "/nowhere.key" }],
+  ["cert", { cert: "bridge.key", key: "bridge.key" }],
+  ["key", { cert: "bridge.pem", key: "authority.key" }],
+  ["clientCa", { cert: "bridge.pem", key: "bridge.key", clientCa: "bridge.key" }],
+])("a mistake in tls.%s is named: %j", async (key, files) => {
+  const directory = testDirectory();
+  new Authority(directory).issue("bridge");
+  const tls = Object.fromEntries(
+    Object.entries(files).map(([name, file]) => [name, file.startsWith("/") ? file : join(directory, file)]),
+  ) as ConfigInput["tls"];
+  await expect(startBridge({ listen: "127.0.0.1:0", tls })).rejects.toThrow(`tls.${key}: `);
+});
+
+describe("the command line", () => {
+  test("serves over TLS, reads the certificate again on SIGHUP, and its clients trust what --ca says", async () => {
+    const directory = testDirectory();
+    const authority = new Authority(directory);
+    const { cert, key } = authority.issue("bridge");
+    const config = join(directory, "bridge.yaml");
+    writeFileSync(config, `listen: 127.0.0.1:0\ntls: { cert: ${cert}, key: ${key} }\n`);
+    const bridge = Command.start(["serve", "--config", config]);
+    const url = await bridge.url();
+    expect(url).toMatch(/^https:/);
+    bridge.signal("SIGHUP");
+    await bridge.says("tls-reloaded");
+    const trusting = ["--url", url, "--ca", authority.cert];
+    for (const args of [
+      ["ls", ...trusting],
+      ["send", "demo/echo", "hello", "--wait", ...trusting],
+    ]) {
+      expect(await Command.run(args)).toMatchObject({ code: 0 });
+    }
+    const watch = Command.start(["watch", "--json", ...trusting]);
+    expect(await watch.line()).toContain('"guest"');
+    const { code, stderr } = await Command.run(["ls", "--url", url]);
+    expect([code, stderr]).toEqual([1, expect.stringContaining("Name its authority with --ca.")]);
+    expect((await Command.run(["ls", "--url", url, "--ca", "/nowhere"])).code).toBe(2);
+  });
+});
