@@ -22,6 +22,7 @@ import { HttpProblem, PROBLEM_TYPE } from "./problem.ts";
 import { credentialRoutes } from "./routes/credentials.ts";
 import { addDocuments } from "./routes/documents.ts";
 import { eventRoutes } from "./routes/events.ts";
+import { frontPageRoutes } from "./routes/front-page.ts";
 import { healthRoutes } from "./routes/health.ts";
 import { messageRoutes } from "./routes/messages.ts";
 import { metricsRoutes } from "./routes/metrics.ts";
@@ -95,6 +96,7 @@ export function buildApp(bridge: Bridge, tls?: SecureOptions): FastifyInstance {
     throw new HttpProblem("not-found", `there is no ${request.method} ${pathOf(request.url)}`);
   });
   addDocuments(app, bridge);
+  app.register(frontPageRoutes());
   app.register(healthRoutes(bridge));
   app.register(metricsRoutes(bridge));
   app.register(apiRoutes(bridge), { prefix: "/api/v1" });

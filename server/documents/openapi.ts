@@ -5,22 +5,11 @@ import type { FastifyError, FastifyInstance, FastifySchema, RouteOptions } from 
 import fastify from "fastify";
 import type { z } from "zod";
 import { Problem } from "../../schemas/index.ts";
+import { PAGE_HEADERS } from "../access/page-headers.ts";
 import { HttpProblem, PROBLEM_TYPE } from "../problem.ts";
 import { errorTable, markdownTable } from "./codes.ts";
 import type { JsonSchema } from "./schema-set.ts";
 import { SchemaSet } from "./schema-set.ts";
-
-/** The page loads nothing from elsewhere, runs no script but its own, and is in no frame. */
-const POLICY = [
-  "default-src 'none'",
-  "base-uri 'none'",
-  "connect-src 'self'",
-  "form-action 'none'",
-  "frame-ancestors 'none'",
-  "img-src 'self' data:",
-  "script-src 'self'",
-  "style-src 'self'",
-].join("; ");
 
 const tags = {
   guests: "Guests and their state.",
@@ -67,9 +56,7 @@ export async function openDocuments(
     throw new HttpProblem("not-found", `there is no ${request.method} ${request.url}`);
   });
   app.addHook("onRequest", async (_request, reply) => {
-    reply.header("content-security-policy", POLICY);
-    reply.header("referrer-policy", "no-referrer");
-    reply.header("x-content-type-options", "nosniff");
+    reply.headers(PAGE_HEADERS);
   });
   const set = new SchemaSet("draft-2020-12");
   await app.register(swagger, {

@@ -101,6 +101,11 @@ export class Command {
     }
   }
 
+  /** What came on standard error so far. */
+  get stderr(): string {
+    return this.#stderr;
+  }
+
   /** Waits until standard error has that text. */
   async says(text: string): Promise<void> {
     while (!this.#stderr.includes(text)) {

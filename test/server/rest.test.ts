@@ -122,7 +122,6 @@ describe("what there is not", () => {
     ["GET", "/api/v1/guests/nobody/endpoints", 404, "guest-unknown"],
     ["GET", "/api/v1/guests/__proto__", 404, "guest-unknown"],
     ["GET", "/api/v1/guests/a%2F..", 404, "guest-unknown"],
-    ["GET", "/", 404, "not-found"],
     ["GET", "/api/v1", 404, "not-found"],
     ["GET", "/api/v1/nothing", 404, "not-found"],
     ["GET", "/api/v2/guests", 404, "not-found"],
