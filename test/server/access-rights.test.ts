@@ -145,7 +145,7 @@ const dst: Operation = async (stage) => {
   // The address of another service.
   socket.socket.send('{"type":"send","id":1,"data":"hi","dst":1028}');
   const sent = await socket.frame("sent");
-  return String(sent["code"] ?? "sent");
+  return sent["type"] === "error" ? String(sent["code"]) : "sent";
 };
 
 const upgraded =
