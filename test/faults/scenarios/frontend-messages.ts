@@ -1,0 +1,11 @@
+import { vhostUser } from "../../fuzz/vhost-user.ts";
+import { fuzzed } from "../fuzzed.ts";
+
+export const scenario = fuzzed(
+  vhostUser,
+  { test: 300, short: 5000, full: 100_000 },
+  {
+    fault: "random vhost-user messages in every state with random descriptors, about 10 in each case",
+    passes: "an error or a close, nothing else; descriptor count unchanged, RSS 5 MiB more at most",
+  },
+);
