@@ -34,6 +34,7 @@ import { toProblem } from "./guests/rpmsg-problem.ts";
 import type { LinkSnapshot } from "./guests/vhost-user-snapshot.ts";
 import { mapLink } from "./guests/vhost-user-snapshot.ts";
 import type { BridgeState, Inheritance } from "./hand-over/bridge-state.ts";
+import { Log } from "./log.ts";
 import { MemoryBudget } from "./memory-budget.ts";
 import { HttpProblem } from "./problem.ts";
 
@@ -55,7 +56,8 @@ export class Bridge implements ChannelHost {
   readonly peers: Peers;
   readonly gate: Gate;
   readonly admission: Admission;
-  readonly #log: Logger;
+  readonly log: BurstLog;
+  readonly #log: Log;
   readonly #lines: LineRate;
   readonly #emulated: ReadonlyMap<string, EmulatedGuest>;
   readonly #guests = new Map<string, Attachment>();
@@ -83,8 +85,9 @@ export class Bridge implements ChannelHost {
     this.peers = new Peers(config);
     this.gate = new Gate(config);
     this.admission = new Admission(this.peers, config.limits, this.counts.limits);
-    this.#log = log;
+    this.#log = new Log(log);
     this.#lines = new LineRate(config.limits.logRate, this.counts.limits);
+    this.log = new BurstLog(this.#log, this.#lines);
     this.#emulated = emulated;
   }
 
@@ -110,7 +113,7 @@ export class Bridge implements ChannelHost {
       const take = this.#inheritance?.take.bind(this.#inheritance);
       const link = left && take && adoptable(left.snapshot, config, take);
       if (left !== undefined && link === undefined) {
-        this.#log.warn({ event: "guest-not-inherited", guest: name });
+        this.#log.forGuest(name).write("guest-not-inherited", {});
         this.#abandon(left.snapshot);
       }
       await openGuest(attachment, config, this.#emulated.get(name), link);
@@ -119,7 +122,7 @@ export class Bridge implements ChannelHost {
       if (link === undefined) this.events.publish("guest", attachment.describe(), { guest: name });
     }
     for (const [name, { attachment, snapshot }] of inherited) {
-      this.#log.warn({ event: "guest-released", guest: name });
+      this.#log.forGuest(name).write("guest-released", {});
       this.#abandon(snapshot);
       this.#guests.delete(name);
       attachment.release();
@@ -197,7 +200,7 @@ export class Bridge implements ChannelHost {
   }
 
   #makeAttachment(name: string, events: GuestEvents): Attachment {
-    const log = new BurstLog(this.#log.child({ guest: name }), this.#lines);
+    const log = new BurstLog(this.#log.forGuest(name), this.#lines);
     const { limits, guestBudget: budget } = this;
     return new Attachment(name, { limits, counters: this.counts.limits, budget }, log, events);
   }
@@ -287,7 +290,8 @@ export class Bridge implements ChannelHost {
 
   /** Logs a mistake of the bridge itself. */
   report(error: unknown): void {
-    this.#log.error({ event: "internal-error", err: error });
+    const { message, stack = "" } = error instanceof Error ? error : new Error(String(error));
+    this.log.write("internal-error", { reason: message, stack });
   }
 
   /** Takes an upgrade of the HTTP server: a WebSocket, or an error before the upgrade. */
@@ -307,6 +311,10 @@ export class Bridge implements ChannelHost {
       const problem =
         error instanceof HttpProblem ? error : new HttpProblem("internal", "the upgrade failed");
       this.counts.rejected.upgrade.add(problem.code);
+      // Not why in words: those may repeat what the client has sent, such as a token among its subprotocols.
+      const { code } = problem;
+      const [path = ""] = (request.url ?? "").split("?");
+      this.log.write("upgrade-refused", { code, peer: this.peers.nearest(request.socket), path });
       refuse(stream, problem);
     }
   }

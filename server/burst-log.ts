@@ -1,11 +1,15 @@
-import type { Logger } from "pino";
 import type { Rate } from "../schemas/index.ts";
 import { TokenBucket } from "./access/token-bucket.ts";
 import type { CountedLimit } from "./counted-limits.ts";
+import type { Log } from "./log.ts";
+import type { LogEventName, LogFields } from "./log-events.ts";
+import { logEvents } from "./log-events.ts";
 import type { Tally } from "./tally.ts";
 
 /** Milliseconds in which the same event is one burst. */
 const BURST = 10_000;
+/** Most bursts at a time that are told apart. */
+const MOST_BURSTS = 256;
 
 /** How many lines all logs of a bridge may write for what guests and clients cause, whatever it is. */
 export class LineRate {
@@ -34,52 +38,52 @@ export class LineRate {
   }
 }
 
-type Fields = Readonly<Record<string, string | number>>;
-
 /**
  * A log for what guests and clients cause: of a burst of the same event only the first is written, and at its end how
- * many there were. Nobody can fill a disk with it.
+ * many there were. Nobody can fill a disk with it, unless somebody asks for what every client does (debug).
  */
 export class BurstLog {
-  readonly #logger: Logger;
+  readonly #log: Log;
   readonly #lines: LineRate;
   readonly #bursts = new Map<string, { repeated: number; timer: NodeJS.Timeout }>();
 
   /** @param lines the bound that it has together with others */
-  constructor(logger: Logger, lines: LineRate) {
-    this.#logger = logger;
+  constructor(log: Log, lines: LineRate) {
+    this.#log = log;
     this.#lines = lines;
   }
 
-  info(event: string, fields: Fields): void {
-    this.#write("info", event, fields);
-  }
-
-  warn(event: string, fields: Fields): void {
-    this.#write("warn", event, fields);
-  }
-
-  #write(level: "info" | "warn", event: string, fields: Fields): void {
-    // The fields that are from small sets tell events apart.
-    const key = `${event} ${fields["code"] ?? fields["state"] ?? ""}`;
+  write<Name extends LogEventName>(event: Name, fields: LogFields<Name>): void {
+    if (!this.#log.isEnabled(event)) return;
+    if (logEvents[event].level === "debug") {
+      this.#log.write(event, fields);
+      return;
+    }
+    const { code, state, reason }: Partial<Record<string, string | number>> = fields;
+    // The fields that are from small sets tell events apart; mistakes of our own are few.
+    const kind = code ?? state ?? reason ?? "";
+    const key = this.#bursts.size < MOST_BURSTS ? `${event} ${kind}` : event;
     const burst = this.#bursts.get(key);
     if (burst !== undefined) {
       burst.repeated++;
       return;
     }
-    this.#line(level, { event, ...fields });
+    this.#line(event, fields);
     const timer = setTimeout(() => {
       const { repeated = 0 } = this.#bursts.get(key) ?? {};
       this.#bursts.delete(key);
-      if (repeated > 0) this.#line(level, { event, ...fields, repeated });
+      if (repeated > 0) this.#line(event, fields, { repeated });
     }, BURST).unref();
     this.#bursts.set(key, { repeated: 0, timer });
   }
 
-  #line(level: "info" | "warn", fields: Fields): void {
-    if (!this.#lines.take()) return;
-    const lines = this.#lines.takeLeft();
-    if (lines > 0) this.#logger.warn({ event: "log-lines-left-out", lines });
-    this.#logger[level](fields);
+  #line<Name extends LogEventName>(event: Name, fields: LogFields<Name>, more?: { repeated: number }): void {
+    // What others cause is no reason to leave out a mistake of the bridge.
+    if (logEvents[event].level !== "error") {
+      if (!this.#lines.take()) return;
+      const lines = this.#lines.takeLeft();
+      if (lines > 0) this.#log.write("log-lines-left-out", { lines });
+    }
+    this.#log.write(event, fields, more);
   }
 }

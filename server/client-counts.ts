@@ -21,6 +21,19 @@ const causeOf = new Map(Object.entries(closeCodes).map(([name, code]) => [code, 
 const otherEnds = ["client", "broken", "no-pong", "resumed"] as const;
 type OtherEnd = (typeof otherEnds)[number];
 
+const faults = new Set<string>(
+  [
+    ...[
+      closeCodes.protocolError,
+      closeCodes.badData,
+      closeCodes.policy,
+      closeCode.unsupported,
+      closeCode.tooBig,
+    ],
+    ...[closeCode.internal, closeCode.slowReader, closeCode.notDelivered],
+  ].map((code) => causeOf.get(code) ?? ""),
+).add("no-pong");
+
 /** Errors of ws by the code with which it closes; its others are breaks of the protocol. */
 const codesOfWs: Readonly<Record<string, number>> = {
   WS_ERR_INVALID_UTF8: 1007,
@@ -58,10 +71,17 @@ export class ClientCounts {
     else this.rejected.head.add("malformed");
   }
 
-  /** A connection is over. */
-  ended(cause: number | OtherEnd): void {
-    this.closed.add(typeof cause === "number" ? (causeOf.get(cause) ?? "policy") : cause);
+  /** A connection is over. @returns the cause, as it is counted */
+  ended(end: number | OtherEnd): string {
+    const cause = typeof end === "number" ? (causeOf.get(end) ?? "policy") : end;
+    this.closed.add(cause);
+    return cause;
   }
+}
+
+/** Whether a connection ended for what the client did, or did not do. */
+export function isFault(cause: string): boolean {
+  return faults.has(cause);
 }
 
 /** The code with which ws closes a connection for what the client sent. */

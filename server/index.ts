@@ -7,6 +7,7 @@ import { checkConfig } from "./config/check-config.ts";
 import { ConfigError } from "./config/config-error.ts";
 import type { EmulatedGuest } from "./guests/open-guest.ts";
 import { listen } from "./listen.ts";
+import { Log } from "./log.ts";
 
 export { ConfigError, type ConfigInput };
 
@@ -52,9 +53,9 @@ export async function startBridge(
     throw new ConfigError("handover", "only a process of `rpmsg-bridge serve` hands over");
   }
   const level = input.logLevel ?? "silent";
-  const log = options.log ?? pino({ level, base: null }, pino.destination(2));
-  const bridge = new Bridge(config, log, given);
-  const listener = await listen(bridge, log);
+  const logger = options.log ?? pino({ level, base: null }, pino.destination(2));
+  const bridge = new Bridge(config, logger, given);
+  const listener = await listen(bridge, new Log(logger));
   let closed: Promise<void> | undefined;
   return {
     url: listener.url,

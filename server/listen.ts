@@ -2,7 +2,6 @@ import type { Server } from "node:net";
 import { isIP } from "node:net";
 import type { Server as TlsServer } from "node:tls";
 import type { FastifyInstance } from "fastify";
-import type { Logger } from "pino";
 import { followFiles, tlsOptions } from "./access/tls.ts";
 import { buildApp } from "./app.ts";
 import type { Bridge } from "./bridge.ts";
@@ -11,6 +10,7 @@ import { parseListen } from "./config/flags.ts";
 import { HttpDoor, listenOn } from "./hand-over/http-door.ts";
 import type { Succession } from "./hand-over/successor.ts";
 import { httpUrl } from "./http-url.ts";
+import type { Log } from "./log.ts";
 
 /** A bridge that can be reached. */
 export interface Listener {
@@ -33,7 +33,7 @@ export interface Listener {
  * @param succession what another bridge hands over: when this returns, it has
  * @throws HandOverError,  ConfigError; SystemError or an error with a code as EADDRINUSE: it cannot listen
  */
-export async function listen(bridge: Bridge, log: Logger, succession?: Succession): Promise<Listener> {
+export async function listen(bridge: Bridge, log: Log, succession?: Succession): Promise<Listener> {
   const { config, gate } = bridge;
   const address = parseListen(config.listen);
   const tls = config.tls && tlsOptions(config.tls);

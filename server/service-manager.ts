@@ -1,4 +1,4 @@
-import type { Logger } from "pino";
+import type { Log } from "./log.ts";
 
 type Send = (message: string) => void;
 
@@ -21,7 +21,7 @@ export class ServiceManager {
    * The service manager of this process; one that gets nothing where there is none. Native code is loaded only for a
    * real one. WATCHDOG_PID is not looked at: it names the predecessor after a hand-over, and nobody else asks here.
    */
-  static async of(env: NodeJS.ProcessEnv, log: Logger): Promise<ServiceManager> {
+  static async of(env: NodeJS.ProcessEnv, log: Log): Promise<ServiceManager> {
     const socket = env["NOTIFY_SOCKET"];
     if (socket === undefined || socket === "") return new ServiceManager(() => {}, 0);
     const { notify } = await import("./guests/notify-socket.ts");
@@ -32,7 +32,7 @@ export class ServiceManager {
         failed = false;
       } catch (error) {
         // Said once for a row of failures.
-        if (!failed) log.warn({ event: "notify-failed", reason: (error as Error).message });
+        if (!failed) log.write("notify-failed", { reason: (error as Error).message });
         failed = true;
       }
     };

@@ -3,9 +3,9 @@ import { readFileSync, unwatchFile, watchFile } from "node:fs";
 import type { ServerOptions } from "node:https";
 import type { Server } from "node:tls";
 import { createSecureContext } from "node:tls";
-import type { Logger } from "pino";
 import type { Tls } from "../../schemas/index.ts";
 import { ConfigError } from "../config/config-error.ts";
+import type { Log } from "../log.ts";
 
 /** Milliseconds between two looks at the files. */
 const PERIOD = 1000;
@@ -28,13 +28,13 @@ export function tlsOptions(tls: Tls): ServerOptions {
  * together, as while they are being replaced, change nothing.
  * @returns `reload` reads them at once; `stop` ends it
  */
-export function followFiles(server: Server, tls: Tls, log: Logger): { reload(): void; stop(): void } {
+export function followFiles(server: Server, tls: Tls, log: Log): { reload(): void; stop(): void } {
   const reload = (): void => {
     try {
       server.setSecureContext(readContext(tls));
-      log.info({ event: "tls-reloaded" });
+      log.write("tls-reloaded", {});
     } catch (error) {
-      log.error({ event: "tls-reload-failed", reason: (error as Error).message });
+      log.write("tls-reload-failed", { reason: (error as Error).message });
     }
   };
   const files = [tls.cert, tls.key, ...(tls.clientCa === undefined ? [] : [tls.clientCa])];

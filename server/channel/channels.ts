@@ -13,9 +13,12 @@ import {
   RawQuery,
 } from "../../schemas/index.ts";
 import { atExpiry } from "../access/expiry.ts";
+import type { Peers } from "../access/peer.ts";
 import type { Permit } from "../access/permit.ts";
 import { guestUnknown } from "../access/view.ts";
+import type { BurstLog } from "../burst-log.ts";
 import type { ClientCounts, ProtocolName } from "../client-counts.ts";
+import { isFault } from "../client-counts.ts";
 import type { Directory, EndpointReference } from "../directory.ts";
 import { parseChannelPath } from "../endpoint-path.ts";
 import type { ChannelEvents, ChannelPort, EndpointPort, SendBounds } from "../endpoint-port.ts";
@@ -47,6 +50,8 @@ export interface ChannelHost {
   readonly instance: string;
   readonly limits: Limits;
   readonly counts: ClientCounts;
+  readonly log: BurstLog;
+  readonly peers: Peers;
   readonly directory: Directory;
   /**
    * Adds a service of the host.
@@ -147,15 +152,9 @@ export class Channels {
       return;
     }
     const take = (protocol: Protocol) => accept(this.#servers[protocol], request, stream, head);
-    const { limits } = this.#host;
-    const connection = new Connection(
-      stream,
-      this.#turn,
-      this.#host.counts,
-      limits,
-      this.budget,
-      messageRate,
-    );
+    const { limits, counts, peers } = this.#host;
+    const facts = { peer: peers.of(request).address, path };
+    const connection = new Connection(stream, this.#turn, counts, facts, limits, this.budget, messageRate);
     const client = { connection, permit };
     if (target.kind === "mux") {
       chooseSubprotocol(offered, [muxProtocol]);
@@ -458,8 +457,13 @@ export class Channels {
   ): void {
     this.#connections.add(connection);
     const cancel = atExpiry(permit, () => connection.end(closeCode.policy, "unauthorized"));
-    connection.open(socket, handler, () => {
+    const { log } = this.#host;
+    const about = { protocol: handler.protocol, ...connection.client };
+    log.write("client-connected", about);
+    connection.open(socket, handler, (cause) => {
       cancel();
+      if (isFault(cause)) log.write("client-closed", { code: cause, ...about });
+      else log.write("client-gone", { cause, ...about });
       this.#connections.delete(connection);
       onEnd();
       if (this.#connections.size === 0) this.#onGone?.();

@@ -47,9 +47,17 @@ export interface ConnectionHandler {
   onTooMuch(reason: string): void;
 }
 
+/** Who a client is, for the log. */
+export interface ClientFacts {
+  readonly peer: string;
+  /** As it was sent, without its query. */
+  readonly path: string;
+}
+
 /** One client's WebSocket: frames out, liveness, and the good-bye. */
 export class Connection implements Holder {
   readonly writer: FrameWriter;
+  readonly client: ClientFacts;
   readonly counts: ClientCounts;
   readonly probe: LatencyProbe;
   /** Of the bytes that wait for all clients. */
@@ -83,12 +91,14 @@ export class Connection implements Holder {
     stream: Duplex,
     turn: FlushTurn,
     counts: ClientCounts,
+    client: ClientFacts,
     limits: Pick<Limits, "pendingPongs">,
     budget: MemoryBudget,
     rate?: Rate,
   ) {
     this.#stream = stream;
     this.counts = counts;
+    this.client = client;
     this.probe = turn.probe;
     this.#limits = limits;
     this.#rate = rate && new TokenBucket(rate);
@@ -105,8 +115,11 @@ export class Connection implements Holder {
     return this.#handler?.protocol;
   }
 
-  /** The handshake is done. */
-  open(socket: WebSocket, handler: ConnectionHandler, onEnd: () => void): void {
+  /**
+   * The handshake is done.
+   * @param onEnd is told why, as it is counted
+   */
+  open(socket: WebSocket, handler: ConnectionHandler, onEnd: (cause: string) => void): void {
     this.#socket = socket;
     this.#handler = handler;
     this.counts.opened.add(handler.protocol);
@@ -137,9 +150,9 @@ export class Connection implements Holder {
       const cut = code === ABNORMAL && !this.#closing && !mistaken;
       const broken = cut || (this.#restarting && (code === ABNORMAL || code === closeCode.restart));
       this.#closing = true;
-      this.counts.ended(this.#cause ?? (code === ABNORMAL ? "broken" : "client"));
+      const cause = this.counts.ended(this.#cause ?? (code === ABNORMAL ? "broken" : "client"));
       this.#handler?.onClosed(broken);
-      onEnd();
+      onEnd(cause);
     });
   }
 

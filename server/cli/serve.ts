@@ -10,6 +10,7 @@ import { Predecessor } from "../hand-over/predecessor.ts";
 import { HandOverError, Succession } from "../hand-over/successor.ts";
 import type { Listener } from "../listen.ts";
 import { isLocal, listen } from "../listen.ts";
+import { Log } from "../log.ts";
 import { ServiceManager } from "../service-manager.ts";
 import { CommandError } from "./command-error.ts";
 import { stopSignal } from "./signals.ts";
@@ -19,11 +20,12 @@ export async function serve(flags: ServeFlags & { successorOf?: string }): Promi
   const config = loadConfig(flags, process.env);
   const address = parseListen(config.listen);
   // Standard output belongs to the line that says "listening".
-  const log = pino({ level: config.logLevel, base: null }, pino.destination(2));
+  const logger = pino({ level: config.logLevel, base: null }, pino.destination(2));
+  const log = new Log(logger);
   const stopped = stopSignal();
   const manager = await ServiceManager.of(process.env, log);
   const succession = flags.successorOf === undefined ? undefined : await succeed(flags.successorOf);
-  const bridge = new Bridge(config, log, new Map(), succession);
+  const bridge = new Bridge(config, logger, new Map(), succession);
   let listener: Listener;
   try {
     if ("path" in address) await removeStaleSocket(address.path);
@@ -37,7 +39,7 @@ export async function serve(flags: ServeFlags & { successorOf?: string }): Promi
   }
   const { url, made } = listener;
   const reachable = !isLocal(address) || config.trustedProxies.length > 0;
-  if (bridge.gate.open && reachable) log.warn({ event: "no-access-control", listen: config.listen });
+  if (bridge.gate.open && reachable) log.write("no-access-control", { listen: config.listen });
   if (made !== undefined) process.stderr.write(welcome(url, made));
   process.on("SIGHUP", () => listener.reload());
   const { handover } = config;
@@ -49,13 +51,13 @@ export async function serve(flags: ServeFlags & { successorOf?: string }): Promi
   manager.ready(url);
 
   const signal = await stopped;
-  log.info({ event: "stopping", signal });
+  log.write("stopping", { signal });
   manager.stopping();
   await predecessor?.close();
   await bridge.drain();
   await listener.close();
   manager.close();
-  log.info({ event: "stopped" });
+  log.write("stopped", {});
 }
 
 /** Everything of the running bridge, or why it keeps it. */
@@ -76,7 +78,7 @@ function offer(estate: Omit<Estate, "onGone">, isSuccessor: boolean): Predecesso
     const { message } = error as Error;
     if (!isSuccessor) throw new CommandError(`handover: ${message}`);
     // What it has taken over is worth more.
-    estate.log.error({ event: "hand-over-unavailable", reason: message });
+    estate.log.write("hand-over-unavailable", { reason: message });
     return undefined;
   }
 }

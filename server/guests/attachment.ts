@@ -280,7 +280,7 @@ export class Attachment {
       clearTimeout(timer);
     }
     const { pending } = this.device;
-    if (pending > 0) this.log.warn("undelivered-at-stop", { messages: pending });
+    if (pending > 0) this.log.write("undelivered-at-stop", { messages: pending });
   }
 
   /** The bridge has nothing to do with this guest any more: its endpoints are gone, and its channels end. */
@@ -535,10 +535,10 @@ export class Attachment {
   }
 
   #deviceState(state: DeviceState): void {
-    this.log.info("guest-state", { state, generation: this.device.generation });
+    this.log.write("guest-state", { state, generation: this.device.generation });
     if (state === "attached" && this.device.nameService === false) {
       const announced = [...this.#declared.keys()].filter((each) => each.ns !== "none").length;
-      if (announced > 0) this.log.warn("name-service-off", { endpoints: announced });
+      if (announced > 0) this.log.write("name-service-off", { endpoints: announced });
     }
     this.stateChanged();
   }
@@ -604,7 +604,7 @@ export class Attachment {
   #reportBroken(queue: number, code: GuestError["code"], reason: string, count: number): void {
     const name = queue === RESPONSE_QUEUE ? "response" : "request";
     this.counts.rejected.queue.add(code, count);
-    this.log.warn("queue-broken", { queue: name, code, reason });
+    this.log.write("queue-broken", { queue: name, code, reason });
   }
 }
 

@@ -8,7 +8,7 @@ export { loadEmulatedGuest } from "./load-guest.ts";
 export function emulatedLink(guest: EmulatedGuest, attachment: Attachment): GuestLink {
   const { log } = attachment;
   const link = attachInProcess(guest, attachment.device, ({ code, message }) => {
-    log.warn("guest-service", { code, reason: message });
+    log.write("guest-service", { code, reason: message });
   });
   const { queueSize } = guest.profile;
   return {

@@ -6,6 +6,7 @@ import { IsolatedTransport } from "./isolated-transport.ts";
 import type { Report } from "./isolation-control.ts";
 import type { LinkSnapshot } from "./vhost-user-snapshot.ts";
 
+type FrontendEvent = "poller-error" | "frontend-refused" | "frontend-closed" | "transport-error";
 type VhostUserConfig = Extract<GuestConfig, { kind: "vhost-user" }>;
 
 /** Buffers that the F_BUFSZ dialect offers: the customary ones. */
@@ -24,8 +25,8 @@ export function vhostUserLink(
 ): GuestLink {
   const { log, device } = attachment;
   const bufferSizes = config.dialect === "linux-bufsz" ? BUFFER_SIZES : undefined;
-  const report = (event: string) => (error: unknown) => {
-    log.warn(event, { code: codeOf(error), reason: error instanceof Error ? error.message : String(error) });
+  const report = (event: FrontendEvent) => (error: unknown) => {
+    log.write(event, { code: codeOf(error), reason: error instanceof Error ? error.message : String(error) });
   };
   const poller = new Poller({ onError: report("poller-error") });
   let backend: VhostUserBackend | undefined;
@@ -42,14 +43,14 @@ export function vhostUserLink(
         refused(error);
       },
       onUnsealed() {
-        log.warn("memory-not-sealed", { advice: "use memory-backend-memfd, or isolation: process" });
+        log.write("memory-not-sealed", { advice: "use memory-backend-memfd, or isolation: process" });
       },
       onClose(error: Error | undefined) {
         backend = undefined;
         guestQueues = null;
         attachment.stateChanged();
         if (error === undefined) {
-          log.info("frontend-gone", {});
+          log.write("frontend-gone", {});
         } else {
           attachment.frontendRefused(codeOf(error));
           report("frontend-closed")(error);
@@ -63,7 +64,7 @@ export function vhostUserLink(
     // One that has been there before is no news.
     if (typeof from === "object") return backend;
     attachment.stateChanged();
-    log.info("frontend-connected", {});
+    log.write("frontend-connected", {});
     return backend;
   };
   const { mode, path } = config;
@@ -74,7 +75,7 @@ export function vhostUserLink(
         guestQueues = sizes;
       },
       onReport: (each) => reported(attachment, each),
-      onExited: (how) => log.warn("guest-process-exited", how),
+      onExited: (how) => log.write("guest-process-exited", how),
       onError: failed,
     });
   const plain =
@@ -130,7 +131,7 @@ function reported(attachment: Attachment, { event, code, reason, queue, count }:
     return;
   }
   if (event !== "transport") attachment.frontendRefused(code, count);
-  attachment.log.warn(REPORTED[event], { code, reason });
+  attachment.log.write(REPORTED[event], { code, reason });
 }
 
 function codeOf(error: unknown): CodedError["code"] | "internal" {

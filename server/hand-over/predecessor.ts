@@ -1,5 +1,4 @@
 import { unlinkSync } from "node:fs";
-import type { Logger } from "pino";
 import {
   accept,
   closeFd,
@@ -11,6 +10,7 @@ import {
 } from "../../rpmsg/index.ts";
 import type { Bridge } from "../bridge.ts";
 import { mapLink } from "../guests/vhost-user-snapshot.ts";
+import type { Log } from "../log.ts";
 import type { HttpDoor } from "./http-door.ts";
 import type { Message, State } from "./messages.ts";
 import { decode, encode, HAND_OVER_VERSION, monotonic } from "./messages.ts";
@@ -26,7 +26,7 @@ const RETRY_LISTEN = 1000;
 export interface Estate {
   readonly bridge: Bridge;
   readonly door: HttpDoor;
-  readonly log: Logger;
+  readonly log: Log;
   /** `handover` of the configuration. */
   readonly path: string;
   /** Everything is the successor's: this process is to end, touching nothing. */
@@ -86,7 +86,7 @@ export class Predecessor {
     let handOver: HandOver | undefined;
     let timer: NodeJS.Timeout | undefined;
     const refuse = (reason: string): void => {
-      this.#estate.log.warn({ event: "hand-over-refused", reason });
+      this.#estate.log.write("hand-over-refused", { reason });
       socket.send(encode({ type: "refused", reason }));
       socket.end();
     };
@@ -196,7 +196,7 @@ class HandOver {
     const { handoverTimeout } = bridge.limits;
     const started = monotonic();
     const deadline = started + handoverTimeout;
-    log.info({ event: "hand-over-begun" });
+    log.write("hand-over-begun", {});
     const timer = setTimeout(() => this.fail(`it took longer than ${handoverTimeout} ms`), handoverTimeout);
     try {
       const listening = door.close();
@@ -223,7 +223,7 @@ class HandOver {
     const reason = this.#failure;
     if (reason === undefined) {
       await this.#over;
-      log.info({ event: "handed-over", milliseconds: monotonic() - started });
+      log.write("handed-over", { milliseconds: monotonic() - started });
       return true;
     }
     // Whatever is said to it comes before the end of the connection: see Succession.
@@ -231,7 +231,7 @@ class HandOver {
     this.#socket.end();
     bridge.resume();
     await door.open();
-    log.error({ event: "hand-over-failed", reason });
+    log.write("hand-over-failed", { reason });
     return false;
   }
 

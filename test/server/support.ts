@@ -47,7 +47,10 @@ export async function startBridge(
 ): Promise<RunningBridge> {
   const config = Config.parse({ guests: { demo: { kind: "emulated" } }, ...input });
   const sink = { write: (line: string) => onLog?.(JSON.parse(line) as LogLine) };
-  const bridge = new Bridge(config, pino({ level: onLog === undefined ? "silent" : "info" }, sink));
+  const bridge = new Bridge(
+    config,
+    pino({ level: onLog === undefined ? "silent" : (input.logLevel ?? "info"), base: null }, sink),
+  );
   const app = buildApp(bridge);
   await bridge.start();
   await app.listen({ host: "127.0.0.1", port: 0 });
