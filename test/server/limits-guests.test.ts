@@ -3,6 +3,7 @@ import { expect, test } from "vitest";
 import { encodeNameService, NAME_SERVICE_ADDRESS } from "../../rpmsg/index.ts";
 import { BurstLog, LineRate } from "../../server/burst-log.ts";
 import type { CountedLimit } from "../../server/counted-limits.ts";
+import { Log } from "../../server/log.ts";
 import { Tally } from "../../server/tally.ts";
 import { JsonClient } from "./json-client.ts";
 import type { LogLine, RunningBridge } from "./support.ts";
@@ -131,15 +132,19 @@ test("logRate: lines beyond it are left out, and the next one says how many", ()
   );
   const counts = new Tally<CountedLimit>();
   const rate = new LineRate({ perSecond: 1, burst: 3 }, counts, () => now);
-  const logs = [new BurstLog(logger, rate), new BurstLog(logger, rate)];
-  // Each is another event, so that no burst takes them together.
-  for (let i = 0; i < 10; i++) logs[i % 2]?.warn(`event-${i}`, { n: i });
-  expect(lines.map(({ event }) => event)).toEqual(["event-0", "event-1", "event-2"]);
+  const log = new Log(logger);
+  const logs = [new BurstLog(log, rate), new BurstLog(log, rate)];
+  // Each has another code, so that no burst takes them together.
+  for (let i = 0; i < 10; i++) logs[i % 2]?.write("guest-service", { code: `c${i}`, reason: "" });
+  expect(lines.map(({ code }) => code)).toEqual(["c0", "c1", "c2"]);
   expect([...counts.entries()]).toEqual([["logRate", 7]]);
+  // A mistake of the bridge is never left out.
+  logs[0]?.write("internal-error", { reason: "r", stack: "" });
+  expect(lines.at(-1)).toMatchObject({ event: "internal-error" });
   now += 1000;
-  logs[0]?.warn("event-10", {});
-  expect(lines.slice(3).map(({ event, lines: left }) => [event, left])).toEqual([
+  logs[0]?.write("guest-service", { code: "c10", reason: "" });
+  expect(lines.slice(4).map(({ event, lines: left }) => [event, left])).toEqual([
     ["log-lines-left-out", 7],
-    ["event-10", undefined],
+    ["guest-service", undefined],
   ]);
 });
