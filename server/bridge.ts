@@ -83,7 +83,7 @@ export class Bridge implements ChannelHost {
     this.channels = new Channels(this);
     this.guestBudget = new MemoryBudget(config.limits.guestBytes, () => this.counts.limits.add("guestBytes"));
     this.peers = new Peers(config);
-    this.gate = new Gate(config);
+    this.gate = new Gate(config, inheritance?.state.gate);
     this.admission = new Admission(this.peers, config.limits, this.counts.limits);
     this.#log = new Log(log);
     this.#lines = new LineRate(config.limits.logRate, this.counts.limits);
@@ -159,6 +159,7 @@ export class Bridge implements ChannelHost {
     const sessions = this.channels.snapshot();
     return {
       instance: this.instance,
+      gate: this.gate.snapshot(),
       events: this.events.snapshot(),
       nextEndpoint: directory.next,
       guests: [...this.#guests.values()].map((attachment) => ({

@@ -41,6 +41,10 @@ export interface Entry {
 export class Credentials {
   #entries: Entry[] = [];
 
+  get entries(): readonly Entry[] {
+    return this.#entries;
+  }
+
   add(entry: Entry): void {
     this.#entries.push(entry);
   }

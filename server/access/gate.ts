@@ -2,6 +2,7 @@ import type { IncomingHttpHeaders } from "node:http";
 import type { Config } from "../../schemas/index.ts";
 import { HttpProblem } from "../problem.ts";
 import { takeBearer } from "./bearer.ts";
+import type { Entry } from "./credentials.ts";
 import { Credentials, hashOf, kindOf, newTicket, newToken } from "./credentials.ts";
 import { Permit } from "./permit.ts";
 
@@ -32,6 +33,21 @@ interface Issued {
 
 type GateConfig = Pick<Config, "auth" | "tokens" | "readOnly">;
 
+/** A session or a ticket, by the name of its token; undefined for the one that was made at the start. */
+interface IssuedSnapshot {
+  readonly hash: Uint8Array;
+  readonly token: string | undefined;
+  readonly until: number;
+}
+
+/** What was given out, for a hand-over: plain data, hashes only. */
+export interface GateSnapshot {
+  /** That of the token that was made at the start. */
+  readonly made: Uint8Array | undefined;
+  readonly sessions: readonly IssuedSnapshot[];
+  readonly tickets: readonly IssuedSnapshot[];
+}
+
 /** Who may come in: what a request shows becomes its permit. */
 export class Gate {
   readonly #readOnly: boolean;
@@ -41,16 +57,28 @@ export class Gate {
   readonly #tickets = new Credentials();
   /** That of whoever shows nothing; undefined where a token is asked for. */
   #anybody: Permit | undefined;
+  /** The token that was made at the start. */
+  #made: Entry | undefined;
+  readonly #inherited: GateSnapshot | undefined;
 
-  /** @param now milliseconds since 1970 */
-  constructor({ auth, tokens, readOnly }: GateConfig, now: () => number = Date.now) {
+  /**
+   * @param inherited what another bridge gave out: what is of tokens that are configured here is good here, too
+   * @param now milliseconds since 1970
+   */
+  constructor(
+    { auth, tokens, readOnly }: GateConfig,
+    inherited?: GateSnapshot,
+    now: () => number = Date.now,
+  ) {
     this.#readOnly = readOnly;
+    this.#inherited = inherited;
     this.#now = now;
     if (auth === "none" || tokens.length === 0) this.#anybody = Permit.ofAll(readOnly);
     for (const { hash, ...token } of tokens) {
       const permit = Permit.ofToken(token, readOnly);
       const bytes = Buffer.from(hash.slice(hash.indexOf(":") + 1), "hex");
       this.#tokens.add({ hash: bytes, permit, until: permit.expires });
+      this.#restore(token.name, permit);
     }
   }
 
@@ -60,15 +88,25 @@ export class Gate {
   }
 
   /**
-   * Asks for a token from now on, one that is made here.
-   * @returns the token, and a ticket for whoever starts the bridge: this is the only time that they can be had
+   * Asks for a token from now on, one that is made here, or that another bridge has made.
+   * @returns the token, and a ticket for whoever starts the bridge: this is the only time that they can be had;
+   *   undefined for one that is known already
    */
-  close(): { token: string; ticket: string } {
-    const token = newToken();
+  close(): { token: string; ticket: string } | undefined {
     const permit = Permit.ofToken({ name: GENERATED, rights: everything }, this.#readOnly);
-    this.#tokens.add({ hash: hashOf(token), permit, until: permit.expires });
+    const known = this.#inherited?.made;
+    const token = newToken();
+    this.#made = {
+      hash: known === undefined ? hashOf(token) : Buffer.from(known),
+      permit,
+      until: permit.expires,
+    };
+    this.#tokens.add(this.#made);
     this.#anybody = undefined;
-    return { token, ticket: this.#issueTicket(permit, FIRST_TICKET_LIFE).credential };
+    if (known === undefined)
+      return { token, ticket: this.#issueTicket(permit, FIRST_TICKET_LIFE).credential };
+    this.#restore(undefined, permit);
+    return undefined;
   }
 
   /**
@@ -103,6 +141,35 @@ export class Gate {
   issueSession(permit: Permit): Issued {
     const session = permit.until(this.#now() + SESSION_LIFE);
     return this.#issue(this.#sessions, newToken(), session, session.expires);
+  }
+
+  snapshot(): GateSnapshot {
+    const made = this.#made;
+    const issued = ({ hash, permit, until }: Entry): IssuedSnapshot => {
+      // A configured token may have the name of the one that was made: but then none was.
+      return { hash, token: made === undefined ? permit.name : undefined, until };
+    };
+    return {
+      made: made?.hash,
+      sessions: this.#sessions.entries.map(issued),
+      tickets: this.#tickets.entries.map(issued),
+    };
+  }
+
+  /** What another bridge has given out for a token. */
+  #restore(token: string | undefined, permit: Permit): void {
+    const { sessions = [], tickets = [] } = this.#inherited ?? {};
+    for (const [from, to] of [
+      [sessions, this.#sessions],
+      [tickets, this.#tickets],
+    ] as const) {
+      for (const { hash, token: name, until } of from) {
+        if (name !== token) continue;
+        const end = Math.min(until, permit.expires);
+        const own = from === sessions ? permit.until(end) : permit;
+        to.addPassing({ hash: Buffer.from(hash), permit: own, until: end }, this.#now(), MOST_OF_A_TOKEN);
+      }
+    }
   }
 
   #issueTicket(permit: Permit, life: number): Issued {

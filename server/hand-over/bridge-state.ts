@@ -1,3 +1,4 @@
+import type { GateSnapshot } from "../access/gate.ts";
 import type { SessionSnapshot } from "../channel/json.ts";
 import type { EntrySnapshot } from "../directory.ts";
 import type { EventLogSnapshot } from "../event-log.ts";
@@ -6,6 +7,7 @@ import type { AttachmentSnapshot } from "../guests/attachment.ts";
 /** What a bridge that stands still leaves to the one that goes on: plain data, with descriptors of its process. */
 export interface BridgeState {
   readonly instance: string;
+  readonly gate: GateSnapshot;
   readonly events: EventLogSnapshot;
   /** Number of the next endpoint. */
   readonly nextEndpoint: number;

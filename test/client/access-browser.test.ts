@@ -48,7 +48,7 @@ describe.skipIf(missing !== undefined)(`access, in Chromium${why}`, () => {
   test("the printed address opens the page once: its ticket becomes a session, which a reload keeps", async () => {
     const { url, bridge, endpoint } = await testBridge();
     await endpoint("echo");
-    const { ticket } = bridge.gate.close();
+    const { ticket } = bridge.gate.close() ?? {};
     const page = await newPage();
     const complaints: string[] = [];
     page.on("console", (message) => complaints.push(message.text()));

@@ -11,7 +11,14 @@ const all = { read: ["*/*"] };
 function gateOf(...tokens: { config: object }[]): { gate: Gate; clock: { now: number } } {
   const clock = { now: Date.parse("2027-01-01T00:00:00Z") };
   const config = Config.parse({ tokens: tokens.map((each) => each.config) });
-  return { gate: new Gate(config, () => clock.now), clock };
+  return { gate: new Gate(config, undefined, () => clock.now), clock };
+}
+
+/** What a gate makes that is closed and inherits nothing. */
+function madeBy(gate: Gate): { token: string; ticket: string } {
+  const made = gate.close();
+  if (made === undefined) throw new Error("nothing was made");
+  return made;
 }
 
 const show = (bearer: string) => ({ authorization: `Bearer ${bearer}` });
@@ -174,7 +181,7 @@ describe("a session", () => {
 
 test("a gate that is closed without tokens has one, and a ticket that lives for 15 minutes", () => {
   const { gate, clock } = gateOf();
-  const { token, ticket } = gate.close();
+  const { token, ticket } = madeBy(gate);
   expect([gate.open, admitted(gate, {}), admitted(gate, show(token))]).toEqual([
     false,
     'unauthorized: want "Authorization: Bearer TOKEN"',
@@ -185,9 +192,67 @@ test("a gate that is closed without tokens has one, and a ticket that lives for 
   expect(() => permit.demandAdmin("all")).not.toThrow();
   expect(admitted(gate, show(ticket))).toContain("not known");
   const later = gateOf();
-  const made = later.gate.close();
+  const made = madeBy(later.gate);
   later.clock.now += 15 * 60_000;
   expect(admitted(later.gate, show(made.ticket))).toContain("expired");
+});
+
+describe("the gate of a successor", () => {
+  const [one, two] = [testToken("one", all), testToken("two", all)];
+  const config = (...tokens: { config: object }[]) =>
+    Config.parse({ tokens: tokens.map((each) => each.config) });
+  /** As a process gets it from another. */
+  const inherited = (gate: Gate) => structuredClone(gate.snapshot());
+
+  test("takes sessions and tickets of tokens that it has, too, with the rights that these have now", () => {
+    const first = new Gate(config(one, two));
+    const session = first.issueSession(first.admit({ ...one.headers })).credential;
+    const ticket = first.issueTicket(first.admit({ ...one.headers })).credential;
+    const gone = first.issueSession(first.admit({ ...two.headers })).credential;
+    const narrowed = { config: { ...one.config, rights: { read: ["vm/echo"] } } };
+    const next = new Gate(config(narrowed), inherited(first));
+    expect(next.admit(show(session)).may("read", { guest: "vm", name: "tty" })).toBe(false);
+    expect(next.admit(show(session)).may("read", { guest: "vm", name: "echo" })).toBe(true);
+    expect([admitted(next, show(ticket)), admitted(next, show(gone))]).toEqual([
+      "one",
+      "unauthorized: the token is not known",
+    ]);
+    expect(admitted(next, show(ticket))).toContain("not known any more");
+  });
+
+  test("ends them when their gate would have", () => {
+    const clock = { now: Date.parse("2027-01-01T00:00:00Z") };
+    const first = new Gate(config(one), undefined, () => clock.now);
+    const session = first.issueSession(first.admit({ ...one.headers }));
+    const next = new Gate(config(one), inherited(first), () => clock.now);
+    expect(next.admit(show(session.credential)).expires).toBe(session.until);
+    clock.now = session.until;
+    expect(admitted(next, show(session.credential))).toBe("unauthorized: the token has expired");
+  });
+
+  test("has the token that was made, with its sessions and tickets, and makes none", () => {
+    const first = new Gate(config());
+    const { token, ticket } = madeBy(first);
+    const session = first.issueSession(first.admit(show(token))).credential;
+    const next = new Gate(config(), inherited(first));
+    expect(next.close()).toBeUndefined();
+    const last = new Gate(config(), inherited(next));
+    expect(last.close()).toBeUndefined();
+    expect([token, session, ticket].map((each) => admitted(last, show(each)))).toEqual(
+      Array(3).fill("generated"),
+    );
+  });
+
+  test("that has tokens of its own does not take the one that was made", () => {
+    const first = new Gate(config());
+    const { token } = madeBy(first);
+    const session = first.issueSession(first.admit(show(token))).credential;
+    const generated = testToken("generated", { read: ["vm/echo"] });
+    const next = new Gate(config(generated), inherited(first));
+    for (const each of [token, session]) {
+      expect(admitted(next, show(each))).toBe("unauthorized: the token is not known");
+    }
+  });
 });
 
 test("tokens are as many and as long as 256 random bits are", () => {

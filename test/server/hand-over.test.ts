@@ -182,6 +182,22 @@ describe("a bridge that hands over", { timeout: 60_000 }, () => {
     expect(await again.next("message")).toMatchObject({ seq: 1, data: "again" });
   });
 
+  test("the token that was made at the start is good in the successor, which makes none", async () => {
+    const listen = "0.0.0.0:0";
+    const { dynasty, first } = await Dynasty.found({ listen });
+    await first.says("#ticket=");
+    const [token = ""] = /rpmsg_[\w-]{43}/.exec(first.stderr) ?? [];
+    const second = await dynasty.handOver(first);
+    const status = async (headers: Record<string, string>) => {
+      const { status } = await fetch(`${dynasty.url.replace("0.0.0.0", "127.0.0.1")}/api/v1/guests`, {
+        headers,
+      });
+      return status;
+    };
+    expect([await status({}), await status({ authorization: `Bearer ${token}` })]).toEqual([401, 200]);
+    expect(second.stderr).not.toMatch(/rpmsgt?_[\w-]{43}/);
+  });
+
   test("a bridge that listens on a Unix socket keeps its file", async () => {
     const { dynasty, first } = await Dynasty.found();
     await dynasty.attach();
