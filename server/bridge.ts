@@ -22,6 +22,7 @@ import type { ChannelHost } from "./channel/channels.ts";
 import { Channels, sendBounds } from "./channel/channels.ts";
 import { refuse } from "./channel/upgrade.ts";
 import { ClientCounts } from "./client-counts.ts";
+import { mostDescriptors } from "./descriptors.ts";
 import { Directory, displayName } from "./directory.ts";
 import type { EndpointPort } from "./endpoint-port.ts";
 import { EventLog } from "./event-log.ts";
@@ -84,10 +85,12 @@ export class Bridge implements ChannelHost {
     this.guestBudget = new MemoryBudget(config.limits.guestBytes, () => this.counts.limits.add("guestBytes"));
     this.peers = new Peers(config);
     this.gate = new Gate(config, inheritance?.state.gate);
-    this.admission = new Admission(this.peers, config.limits, this.counts.limits);
     this.#log = new Log(log);
     this.#lines = new LineRate(config.limits.logRate, this.counts.limits);
     this.log = new BurstLog(this.#log, this.#lines);
+    this.admission = new Admission(this.peers, config.limits, this.counts.limits, () =>
+      this.log.write("descriptors-short", { most: mostDescriptors }),
+    );
     this.#emulated = emulated;
   }
 

@@ -1,6 +1,9 @@
 import type { Limits } from "../schemas/index.ts";
 
-/** The limits of the configuration whose reaching is counted: something was refused, closed, held up or left out for it. */
+/**
+ * The limits whose reaching is counted: something was refused, closed, held up or left out for it. All are of the
+ * configuration but that of the process's descriptors.
+ */
 export const countedLimits = [
   "connections",
   "connectionsPerAddress",
@@ -21,6 +24,7 @@ export const countedLimits = [
   "guestBytes",
   "announcementRate",
   "logRate",
-] as const satisfies (keyof Limits)[];
+  "descriptors",
+] as const satisfies (keyof Limits | "descriptors")[];
 
 export type CountedLimit = (typeof countedLimits)[number];

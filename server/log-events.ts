@@ -36,6 +36,11 @@ export const logEvents = {
     text: "The bridge listens for others than this machine, and lets everybody in.",
     fields: { listen: "Where it listens." },
   },
+  "descriptors-short": {
+    level: "warn",
+    text: "Hardly a descriptor is left: clients are refused until others go. Raise the process's limit (`LimitNOFILE`).",
+    fields: { most: "How many the process may have." },
+  },
   "internal-error": {
     level: "error",
     text: "The bridge made a mistake. Please report it, with this line.",

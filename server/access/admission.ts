@@ -2,6 +2,7 @@ import type { IncomingMessage } from "node:http";
 import type { Server, Socket } from "node:net";
 import type { Limits } from "../../schemas/index.ts";
 import type { CountedLimit } from "../counted-limits.ts";
+import { descriptorOf, mostDescriptors } from "../descriptors.ts";
 import { HttpProblem } from "../problem.ts";
 import type { Tally } from "../tally.ts";
 import { addressKey, isLoopback } from "./address.ts";
@@ -14,7 +15,13 @@ import type { TokenBucket } from "./token-bucket.ts";
 /** Connections beyond a cap that still get an answer which says so; the others are cut off. */
 const ANSWERED = 64;
 
-type ConnectionLimit = "connections" | "connectionsPerAddress" | "connectionsPerToken";
+/**
+ * Of the process's descriptors, clients do not get the last ones: guests need some to attach, and so do files that are
+ * read late. As many before them are for answers that say so.
+ */
+const KEPT = Math.min(64, Math.floor(mostDescriptors / 8));
+
+type ConnectionLimit = "connections" | "connectionsPerAddress" | "connectionsPerToken" | "descriptors";
 
 /**
  * Who is let in: connections are counted in all, for an address and for a token, and so is how often an address comes.
@@ -24,6 +31,7 @@ export class Admission {
   readonly #peers: Peers;
   readonly #limits: Limits;
   readonly #counters: Tally<CountedLimit>;
+  readonly #onShort: () => void;
   readonly #addresses: AddressTable;
   readonly #tokens = new Map<string, number>();
   /** Connections that are one too many, and for which limit. */
@@ -35,10 +43,12 @@ export class Admission {
   /** Open streams of events. */
   eventStreams = 0;
 
-  constructor(peers: Peers, limits: Limits, counters: Tally<CountedLimit>) {
+  /** @param onShort a client is refused because the process has hardly a descriptor left */
+  constructor(peers: Peers, limits: Limits, counters: Tally<CountedLimit>, onShort = () => {}) {
     this.#peers = peers;
     this.#limits = limits;
     this.#counters = counters;
+    this.#onShort = onShort;
     this.#addresses = new AddressTable(limits);
   }
 
@@ -105,6 +115,16 @@ export class Admission {
       this.#refused.delete(identity);
     });
     if (this.connections > this.#limits.connections) this.#refused.set(identity, "connections");
+    const free = mostDescriptors - descriptorOf(socket);
+    if (free <= 2 * KEPT) {
+      this.#onShort();
+      this.#refused.set(identity, "descriptors");
+    }
+    if (free <= KEPT) {
+      this.#counters.add("descriptors");
+      socket.destroy();
+      return;
+    }
     const nearest = this.#peers.nearest(socket);
     const local = nearest === UNIX || isLoopback(nearest);
     // Of a proxy nobody knows yet who its clients are.
@@ -144,11 +164,13 @@ export class Admission {
 
   #tooMany(limit: ConnectionLimit): HttpProblem {
     this.#counters.add(limit);
+    const later = { "retry-after": "1" };
+    if (limit === "descriptors") {
+      return new HttpProblem("overloaded", "the bridge has hardly a file descriptor left", later);
+    }
     const most = this.#limits[limit];
     if (limit === "connections") {
-      return new HttpProblem("overloaded", `there are ${most} connections, the most there may be`, {
-        "retry-after": "1",
-      });
+      return new HttpProblem("overloaded", `there are ${most} connections, the most there may be`, later);
     }
     const whose = limit === "connectionsPerAddress" ? "the address" : "the token";
     const text = `${whose} has ${most} connections, the most there may be`;

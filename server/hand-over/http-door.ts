@@ -1,6 +1,7 @@
 import { linkSync, renameSync } from "node:fs";
 import type { Server, ServerResponse } from "node:http";
-import { duplicateFd, errnoName } from "../../rpmsg/index.ts";
+import { duplicateFd, errnoName, SystemError } from "../../rpmsg/index.ts";
+import { descriptorOf } from "../descriptors.ts";
 
 /**
  * The listening socket of an HTTP server, which can be let go of without being closed: connections then wait in its
@@ -31,12 +32,11 @@ export class HttpDoor {
   /**
    * Takes no more connections.
    * @returns the listening socket
-   * @throws Error there is no descriptor left
+   * @throws SystemError socket: there is no descriptor left
    */
   close(): number {
-    const { fd = -1 } = (this.#server as Server & { _handle?: { fd?: number } })._handle ?? {};
-    const copy = duplicateFd(fd);
-    if (copy < 0) throw new Error(`cannot keep the listening socket: ${errnoName(copy)}`);
+    const copy = duplicateFd(descriptorOf(this.#server));
+    if (copy < 0) throw new SystemError("socket", `cannot keep the listening socket: ${errnoName(copy)}`);
     this.#fd = copy;
     for (const response of this.#open) response.shouldKeepAlive = false;
     const path = this.#path;

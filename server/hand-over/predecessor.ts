@@ -208,7 +208,7 @@ class HandOver {
         await this.#answered();
       }
     } catch (error) {
-      bridge.report(error);
+      if (!(error instanceof SystemError)) bridge.report(error);
       this.fail(error instanceof Error ? error.message : String(error));
     }
     clearTimeout(timer);

@@ -18,7 +18,7 @@ export function limitFamilies({ admission, channels, guestBudget, counts }: Brid
     ),
     counter(
       "rpmsg_bridge_limit_reached_total",
-      "How often something was refused, closed, held up or left out for a limit of the configuration.",
+      "How often something was refused, closed, held up or left out for a limit.",
       [...counts.limits.entries()].map(([limit, value]) => ({ labels: { limit }, value })),
     ),
   ];

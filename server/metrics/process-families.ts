@@ -1,12 +1,15 @@
-import { readdirSync, readFileSync } from "node:fs";
+import { readdirSync } from "node:fs";
 import { performance } from "node:perf_hooks";
+import { getHeapStatistics } from "node:v8";
+import { mostDescriptors } from "../descriptors.ts";
 import type { Histogram } from "../histogram.ts";
 import type { Family } from "./family.ts";
 import { counter, gauge, histogram } from "./family.ts";
 
 /** The process, under the names that all Prometheus clients use. */
 export function processFamilies(lag: Histogram): Family[] {
-  const { rss, heapTotal, heapUsed, external } = process.memoryUsage();
+  const heap = getHeapStatistics();
+  const rss = residentMemory();
   const { user, system } = process.cpuUsage();
   const families = [
     histogram("nodejs_eventloop_lag_seconds", "How late timers are, while somebody scrapes.", [
@@ -17,16 +20,20 @@ export function processFamilies(lag: Histogram): Family[] {
       "Time in which the event loop did not wait for anything.",
       performance.eventLoopUtilization().active / 1000,
     ),
-    gauge("process_resident_memory_bytes", "Resident memory.", rss),
+    ...(rss === undefined ? [] : [gauge("process_resident_memory_bytes", "Resident memory.", rss)]),
     gauge(
       "process_start_time_seconds",
       "When the process started, since 1970.",
       performance.timeOrigin / 1000,
     ),
     counter("process_cpu_seconds_total", "Processor time, of user and system.", (user + system) / 1e6),
-    gauge("nodejs_heap_size_total_bytes", "Heap of JavaScript, as reserved.", heapTotal),
-    gauge("nodejs_heap_size_used_bytes", "Heap of JavaScript, as used.", heapUsed),
-    gauge("nodejs_external_memory_bytes", "Memory outside the heap that belongs to its objects.", external),
+    gauge("nodejs_heap_size_total_bytes", "Heap of JavaScript, as reserved.", heap.total_heap_size),
+    gauge("nodejs_heap_size_used_bytes", "Heap of JavaScript, as used.", heap.used_heap_size),
+    gauge(
+      "nodejs_external_memory_bytes",
+      "Memory outside the heap that belongs to its objects.",
+      heap.external_memory,
+    ),
   ];
   const descriptors = descriptorsOf();
   if (descriptors === undefined) return families;
@@ -37,8 +44,14 @@ export function processFamilies(lag: Histogram): Family[] {
   ];
 }
 
-/** Read once: when none are left, nothing can be read. */
-const mostDescriptors = mostFds();
+/** Undefined when no descriptor is left to ask for it. */
+function residentMemory(): number | undefined {
+  try {
+    return process.memoryUsage.rss();
+  } catch {
+    return undefined;
+  }
+}
 
 /** How many file descriptors there are and may be; undefined where the system does not tell (not Linux). */
 function descriptorsOf(): { open: number; most: number } | undefined {
@@ -49,14 +62,5 @@ function descriptorsOf(): { open: number; most: number } | undefined {
   } catch (error) {
     const none = (error as NodeJS.ErrnoException).code === "EMFILE";
     return none ? { open: mostDescriptors, most: mostDescriptors } : undefined;
-  }
-}
-
-function mostFds(): number {
-  try {
-    const [, most] = /^Max open files\s+(\S+)/m.exec(readFileSync("/proc/self/limits", "utf8")) ?? [];
-    return most === "unlimited" ? Number.POSITIVE_INFINITY : Number(most);
-  } catch {
-    return Number.NaN;
   }
 }

@@ -43,6 +43,13 @@ export interface Ended {
   after: number;
 }
 
+interface StartOptions {
+  /** How many the process may have (prlimit(1)). */
+  descriptors?: number;
+  /** Takes the lines of its log, which are shown otherwise. */
+  onLog?: (line: string) => void;
+}
+
 /** `rpmsg-bridge serve` in a process of its own. It ends with this one at the latest. */
 export class BridgeProcess {
   readonly url: string;
@@ -62,17 +69,28 @@ export class BridgeProcess {
    * @param configure the configuration, given a directory for its sockets; without `listen` it takes a free port
    * @throws Error it does not listen
    */
-  static async start(configure: (directory: string) => ConfigInput): Promise<BridgeProcess> {
+  static async start(
+    configure: (directory: string) => ConfigInput,
+    { descriptors, onLog }: StartOptions = {},
+  ): Promise<BridgeProcess> {
     const directory = mkdtempSync(join(tmpdir(), "rpmsg-bridge-"));
     const config = join(directory, "config.json");
     const defaults: ConfigInput = { listen: "127.0.0.1:0", logLevel: "error" };
     writeFileSync(config, JSON.stringify({ ...defaults, ...configure(directory) }));
     const probe = pathToFileURL(compiled("test/support/probe.js")).href;
+    const options = ["--expose-gc", "--enable-source-maps", "--import", probe];
     const child = fork(compiled("server/main.js"), ["serve", "--config", config], {
-      execArgv: ["--expose-gc", "--enable-source-maps", "--import", probe],
-      stdio: ["ignore", "pipe", "inherit", "ipc"],
+      ...(descriptors === undefined
+        ? { execArgv: options }
+        : {
+            execPath: "prlimit",
+            execArgv: [`--nofile=${descriptors}:${descriptors}`, process.execPath, ...options],
+          }),
+      stdio: ["ignore", "pipe", onLog === undefined ? "inherit" : "pipe", "ipc"],
     });
     process.once("exit", () => child.kill("SIGKILL"));
+    if (child.stderr !== null && onLog !== undefined)
+      createInterface({ input: child.stderr }).on("line", onLog);
     const lines = createInterface({ input: child.stdout as NodeJS.ReadableStream });
     const line = await new Promise<string>((resolve, reject) => {
       lines.once("line", resolve);
