@@ -47,10 +47,16 @@ export class RecordSocket {
     }
   }
 
-  /** Sends a record, as fast as the peer takes it; the descriptors stay the caller's and open until it has gone. */
+  /**
+   * Sends a record, as fast as the peer takes it; the descriptors stay the caller's and open until it has gone.
+   * @throws RangeError more descriptors than go with the record's bytes; nothing is sent then
+   */
   send(payload: Uint8Array, fds: readonly number[] = []): void {
     if (this.#closed || this.#ending) return;
     const bytes = new Uint8Array(HEADER_SIZE + payload.length);
+    if (fds.length > bytes.length * DESCRIPTORS_AT_ONCE) {
+      throw new RangeError("more descriptors than bytes to send them with");
+    }
     const header = new DataView(bytes.buffer);
     header.setUint32(0, MAGIC, true);
     header.setUint32(4, payload.length, true);
@@ -58,7 +64,6 @@ export class RecordSocket {
     bytes.set(payload, HEADER_SIZE);
     let at = 0;
     for (let i = 0; i < fds.length; i += DESCRIPTORS_AT_ONCE) {
-      if (at === bytes.length) throw new RangeError("more descriptors than bytes to send them with");
       this.#unsent.push({ bytes: bytes.subarray(at, at + 1), fds: fds.slice(i, i + DESCRIPTORS_AT_ONCE) });
       at++;
     }

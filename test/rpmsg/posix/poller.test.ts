@@ -8,7 +8,7 @@ import { errno } from "../../../rpmsg/posix/errno.ts";
 import { createEventfd, drainEventfd, signalEventfd } from "../../../rpmsg/posix/eventfd.ts";
 import { EPOLLHUP, EPOLLIN, EPOLLOUT, Poller } from "../../../rpmsg/posix/poller.ts";
 import { closeFd, recvmsg, sendmsg, socketPair } from "../../../rpmsg/posix/unix-socket.ts";
-import { collectGarbage, descriptorCount, titled, unsupported } from "./support.ts";
+import { collectGarbage, descriptorCount, settle, titled, unsupported } from "./support.ts";
 
 let opened: number[] = [];
 let pollers: Poller[] = [];
@@ -38,17 +38,6 @@ function firstEvents(poller: Poller, fd: number): Promise<number> {
   return new Promise((resolve) => {
     expect(poller.add(fd, resolve)).toBe(0);
   });
-}
-
-/** Resolves when the poller has delivered an event that was signalled now, and so all that were signalled before. */
-async function settle(poller: Poller): Promise<void> {
-  const fd = createEventfd();
-  const fired = firstEvents(poller, fd);
-  signalEventfd(fd);
-  await fired;
-  poller.remove(fd);
-  closeFd(fd);
-  await setImmediate(); // the rest of that batch
 }
 
 describe.skipIf(unsupported !== undefined)(titled("Poller"), () => {

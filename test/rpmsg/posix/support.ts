@@ -3,6 +3,9 @@ import process from "node:process";
 import { setImmediate } from "node:timers/promises";
 import { setFlagsFromString } from "node:v8";
 import { runInNewContext } from "node:vm";
+import { createEventfd, signalEventfd } from "../../../rpmsg/posix/eventfd.ts";
+import type { Poller } from "../../../rpmsg/posix/poller.ts";
+import { closeFd } from "../../../rpmsg/posix/unix-socket.ts";
 
 /** Why the suites of this folder do not run here, or undefined where they do. */
 export const unsupported: string | undefined =
@@ -43,6 +46,18 @@ export function isMapped(range: { readonly start: bigint; readonly end: bigint }
   return mappings()
     .map(rangeOf)
     .some(({ start, end }) => start < range.end && end > range.start);
+}
+
+/** Resolves when the poller has delivered an event that was signalled now, and so all that were signalled before. */
+export async function settle(poller: Poller): Promise<void> {
+  const fd = createEventfd();
+  await new Promise((resolve) => {
+    poller.add(fd, resolve);
+    signalEventfd(fd);
+  });
+  poller.remove(fd);
+  closeFd(fd);
+  await setImmediate(); // the rest of that batch
 }
 
 /** Collects garbage, and lets finalizers run. */
