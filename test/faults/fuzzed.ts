@@ -15,12 +15,12 @@ export function fuzzed(
     async run(scale) {
       const seed = randomInt(2 ** 32);
       const result = await runTarget(target, seed, (done) => done < cases[scale]);
-      const { finding, outcomes, seconds } = result;
+      const { finding, outcomes, seconds, figures } = result;
       const accepted = outcomes.get("accepted") ?? 0;
       return {
         measured:
           `${count(result.cases)} cases from seed ${seed} in ${seconds.toFixed(0)} s: ${count(accepted)} accepted, ` +
-          `${count(result.cases - accepted)} refused`,
+          `${count(result.cases - accepted)} refused${figures === "" ? "" : `; ${figures}`}`,
         problems: finding === undefined ? [] : [`seed ${finding.seed}: ${String(finding.error)}`],
       };
     },

@@ -19,6 +19,8 @@ export interface FuzzSession {
    * @returns what became of the input: `accepted`, or the code with which it was rejected; counted and printed
    */
   run(random: Random): string | Promise<string>;
+  /** What the session has done and used so far, in a few words, where cases alone do not tell. */
+  figures?(): string;
   /** Frees what `open` made; throws where something leaked. */
   close(): void | Promise<void>;
 }
@@ -28,6 +30,8 @@ export interface FuzzResult {
   /** Cases by what became of them. */
   outcomes: Map<string, number>;
   seconds: number;
+  /** As the session tells them at its end, closed; empty where it tells none. */
+  figures: string;
   /** The first finding ends the run. `seed` is that of the case, undefined where opening or closing failed. */
   finding: { seed: number | undefined; error: unknown } | undefined;
 }
@@ -45,7 +49,7 @@ export async function runTarget(
   more: (cases: number, next: number) => boolean,
 ): Promise<FuzzResult> {
   const start = performance.now();
-  const result: FuzzResult = { cases: 0, outcomes: new Map(), seconds: 0, finding: undefined };
+  const result: FuzzResult = { cases: 0, outcomes: new Map(), seconds: 0, figures: "", finding: undefined };
   // Most input is rejected with an error, and its stack would cost more than the rest of the case.
   const limit = Error.stackTraceLimit;
   try {
@@ -55,7 +59,11 @@ export async function runTarget(
     Error.stackTraceLimit = limit;
     const found = result.finding?.seed;
     if (found !== undefined) result.finding = { seed: found, error: await again(session, found, result) };
-    await session.close();
+    try {
+      await session.close();
+    } finally {
+      result.figures = session.figures?.() ?? "";
+    }
   } catch (error) {
     result.finding ??= { seed: undefined, error };
   } finally {

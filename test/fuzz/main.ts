@@ -48,13 +48,13 @@ async function main(options: FuzzOptions): Promise<number> {
 }
 
 /** Cases, rate, verdicts, and whether there was a finding: the rest of a target's line. */
-function summary({ cases, outcomes, seconds, finding }: FuzzResult): string {
+function summary({ cases, outcomes, seconds, figures, finding }: FuzzResult): string {
   const accepted = outcomes.get("accepted") ?? 0;
   const codes = [...outcomes].filter(([outcome]) => outcome !== "accepted").toSorted((a, b) => b[1] - a[1]);
   const rejected = codes.map(([code, count]) => `${code} ${count}`).join(", ");
   const rate = (cases / seconds).toFixed(0);
   const verdict = finding === undefined ? "clean" : "FINDING";
-  return `cases ${cases} (${rate}/s) accepted ${accepted} rejected ${cases - accepted}${rejected === "" ? "" : ` (${rejected})`} ${verdict}`;
+  return `cases ${cases} (${rate}/s) accepted ${accepted} rejected ${cases - accepted}${rejected === "" ? "" : ` (${rejected})`} ${figures === "" ? "" : `${figures} `}${verdict}`;
 }
 
 function reportFinding(target: FuzzTarget, finding: NonNullable<FuzzResult["finding"]>, seed: number): void {

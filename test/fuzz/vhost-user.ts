@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { setImmediate as nextTurn } from "node:timers/promises";
+import { setFlagsFromString } from "node:v8";
 import { RpmsgDevice } from "../../rpmsg/device.ts";
 import { CodedError } from "../../rpmsg/errors.ts";
 import { GuestMemory } from "../../rpmsg/memory/guest-memory.ts";
@@ -14,6 +15,7 @@ import { inflightPayload, request, statePayload, u64Payload } from "../../rpmsg/
 import { DriverQueue } from "../../rpmsg/virtqueue/driver-queue.ts";
 import { collectGarbage, descriptorCount, mappingCount, memoryRanges } from "../rpmsg/posix/support.ts";
 import { fdPayload, frame, slot, table } from "../rpmsg/support/vhost-user-frames.ts";
+import { count } from "../support/figures.ts";
 import type { Random } from "../support/random.ts";
 import { DescriptorZoo, ZOO } from "./descriptor-zoo.ts";
 import type { FuzzSession, FuzzTarget } from "./fuzz-target.ts";
@@ -67,7 +69,8 @@ const NUMBERS = [
 ] as const;
 
 /** Growth that is not a leak: heap that the collector keeps. */
-const RSS_MARGIN = 5 * 2 ** 20;
+const MiB = 2 ** 20;
+const RSS_MARGIN = 5 * MiB;
 /** Cases after which memory is compared: until then code is compiled and buffers grow. */
 const WARM = 2000;
 
@@ -107,10 +110,15 @@ class Fuzz implements FuzzSession {
   readonly #open: number;
   #failure: unknown;
   #cases = 0;
+  #messages = 0;
+  /** Bytes once it was warm, and at the end. */
   #rss = 0;
+  #rssAtEnd = 0;
   #mappings = 0;
 
   constructor() {
+    // The collector's space for young objects grows by up to 30 MiB when it likes: that would hide a leak, or be one.
+    setFlagsFromString("--semi-space-growth-factor=1");
     this.#open = descriptorCount();
     // Ours: the poller has its epoll descriptor, what the runtime opened for the first of each kind stays.
     this.#descriptors = this.#open - this.#zoo.count - 2;
@@ -118,7 +126,7 @@ class Fuzz implements FuzzSession {
 
   async run(random: Random): Promise<string> {
     if (++this.#cases === WARM) {
-      await collectGarbage();
+      await collectAll();
       this.#rss = process.memoryUsage.rss();
       this.#mappings = mappingCount();
     }
@@ -128,6 +136,7 @@ class Fuzz implements FuzzSession {
     try {
       outcome = await connection.run(random);
     } finally {
+      this.#messages += connection.messages;
       await connection.close();
     }
     assert.equal(this.#failure, undefined);
@@ -135,19 +144,32 @@ class Fuzz implements FuzzSession {
     return outcome;
   }
 
+  figures(): string {
+    const messages = `${count(this.#messages)} messages`;
+    if (this.#cases < 2 * WARM) return messages;
+    const more = ((this.#rssAtEnd - this.#rss) / MiB).toFixed(1);
+    return `${messages}; RSS ${(this.#rssAtEnd / MiB).toFixed(1)} MiB, ${more} MiB more than after ${count(WARM)} cases`;
+  }
+
   async close(): Promise<void> {
     this.#region.close();
     this.#zoo.close();
     this.#poller.close();
-    for (let i = 0; i < 4; i++) await collectGarbage();
+    await collectAll();
+    this.#rssAtEnd = process.memoryUsage.rss();
     assert.equal(descriptorCount(), this.#descriptors, "descriptors are left");
     assert.deepEqual([...memoryRanges(MEMORY), ...memoryRanges(ZOO)], [], "mappings are left");
     if (this.#cases < 2 * WARM) return;
     const mappings = mappingCount() - this.#mappings;
     assert.ok(mappings < WARM / 20, `${mappings} more mappings after ${this.#cases - WARM} cases`);
-    const rss = process.memoryUsage.rss() - this.#rss;
+    const rss = this.#rssAtEnd - this.#rss;
     assert.ok(rss < RSS_MARGIN, `${rss} more bytes after ${this.#cases - WARM} cases`);
   }
+}
+
+/** What finalizers hold is free a turn later. */
+async function collectAll(): Promise<void> {
+  for (let i = 0; i < 4; i++) await collectGarbage();
 }
 
 class HostileFrontend {
@@ -159,6 +181,8 @@ class HostileFrontend {
   readonly #received: string[] = [];
   readonly #own = [createEventfd(), createEventfd()];
   readonly #refused = new Set<string>();
+  /** Sent so far, whole or not. */
+  messages = 0;
   /** The end of the backend's side. */
   #end: { error: Error | undefined } | undefined;
   #replies = Buffer.alloc(0);
@@ -336,7 +360,7 @@ class HostileFrontend {
 
   #send({ id, payload, fds }: Message): void {
     const bytes = frame(id, payload);
-    sendmsg(this.#fd, bytes, 0, bytes.length, fds);
+    if (sendmsg(this.#fd, bytes, 0, bytes.length, fds) > 0) this.messages++;
   }
 
   /**
@@ -353,6 +377,7 @@ class HostileFrontend {
     const late = random.chance(0.2);
     const short = random.chance(0.02);
     const sent = sendmsg(this.#fd, bytes, 0, cut, late && cut < bytes.length ? [] : fds);
+    if (sent > 0) this.messages++;
     if (cut < bytes.length && !short) sendmsg(this.#fd, bytes, cut, bytes.length - cut, late ? fds : []);
     return sent === cut && !lie && !(short && cut < bytes.length);
   }
