@@ -30,7 +30,11 @@ export {
 export { relayConnection } from "./relay/relay-connection.ts";
 export type { SendQueue, Target } from "./send-queue.ts";
 export { type BackendSnapshot, VhostUserBackend } from "./vhost-user/backend.ts";
-export { VhostUserConnection, type VhostUserMessage } from "./vhost-user/connection.ts";
+export {
+  type ConnectionSnapshot,
+  VhostUserConnection,
+  type VhostUserMessage,
+} from "./vhost-user/connection.ts";
 export { VhostUserFrontend } from "./vhost-user/frontend.ts";
 export { bits, feature, featureNames, hasBit } from "./vhost-user/messages.ts";
 export { mapDescriptors } from "./vhost-user/snapshot-descriptors.ts";

@@ -3,15 +3,7 @@ import { rmSync } from "node:fs";
 import type { IncomingMessage } from "node:http";
 import type { Duplex } from "node:stream";
 import type { Logger } from "pino";
-import type {
-  Config,
-  Endpoint,
-  EndpointDeclaration,
-  Guest,
-  GuestConfig,
-  Limits,
-  Origin,
-} from "../schemas/index.ts";
+import type { Config, Endpoint, EndpointDeclaration, Guest, Limits, Origin } from "../schemas/index.ts";
 import { Admission } from "./access/admission.ts";
 import { Gate } from "./access/gate.ts";
 import { checkAccess } from "./access/origin.ts";
@@ -32,8 +24,7 @@ import type { GuestCounts } from "./guests/guest-counts.ts";
 import type { EmulatedGuest } from "./guests/open-guest.ts";
 import { openGuest } from "./guests/open-guest.ts";
 import { toProblem } from "./guests/rpmsg-problem.ts";
-import type { LinkSnapshot } from "./guests/vhost-user-snapshot.ts";
-import { mapLink } from "./guests/vhost-user-snapshot.ts";
+import { inheritLink } from "./guests/vhost-user-snapshot.ts";
 import type { BridgeState, Inheritance } from "./hand-over/bridge-state.ts";
 import { Log } from "./log.ts";
 import { MemoryBudget } from "./memory-budget.ts";
@@ -114,15 +105,15 @@ export class Bridge implements ChannelHost {
       inherited.delete(name);
       const attachment = left?.attachment ?? this.#makeAttachment(name, events);
       const take = this.#inheritance?.take.bind(this.#inheritance);
-      const link = left && take && adoptable(left.snapshot, config, take);
-      if (left !== undefined && link === undefined) {
+      const link = left && take && inheritLink(left.snapshot.link, config, take);
+      if (left !== undefined && link?.goesOn !== true) {
         this.#log.forGuest(name).write("guest-not-inherited", {});
-        this.#abandon(left.snapshot);
+        if (link === undefined) this.#abandon(left.snapshot);
       }
       await openGuest(attachment, config, this.#emulated.get(name), link);
       this.#guests.set(name, attachment);
       // One that is handed over is what it was.
-      if (link === undefined) this.events.publish("guest", attachment.describe(), { guest: name });
+      if (link?.goesOn !== true) this.events.publish("guest", attachment.describe(), { guest: name });
     }
     for (const [name, { attachment, snapshot }] of inherited) {
       this.#log.forGuest(name).write("guest-released", {});
@@ -380,14 +371,4 @@ export class Bridge implements ChannelHost {
       },
     };
   }
-}
-
-/** What another process's link leaves to one of this configuration, if anything. */
-function adoptable(
-  { link }: AttachmentSnapshot,
-  config: GuestConfig,
-  take: (fd: number) => number,
-): LinkSnapshot | undefined {
-  if (link === undefined || config.kind !== "vhost-user" || config.isolation === "process") return undefined;
-  return link.path === config.path && link.mode === config.mode ? mapLink(link, take) : undefined;
 }

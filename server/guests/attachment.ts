@@ -62,6 +62,7 @@ export interface AttachmentSnapshot {
   readonly name: string;
   readonly device: DeviceSnapshot;
   readonly frontendErrors: number;
+  readonly brokenElsewhere: number;
   /** In the order in which they came. */
   readonly endpoints: readonly AttachedEndpointSnapshot[];
   readonly locals: readonly { readonly address: number; readonly shared: boolean; readonly owner: number }[];
@@ -351,6 +352,7 @@ export class Attachment {
     return {
       name: this.name,
       frontendErrors: this.frontendErrors,
+      brokenElsewhere: this.#brokenElsewhere,
       device: this.device.snapshot(),
       endpoints: endpoints.map((endpoint) => {
         const { declaration, configured = false } = this.#declared.get(endpoint) ?? {};
@@ -376,6 +378,7 @@ export class Attachment {
    */
   restore(snapshot: AttachmentSnapshot, bounds: SendBounds): AttachedEndpoint[] {
     this.frontendErrors = snapshot.frontendErrors;
+    this.#brokenElsewhere = snapshot.brokenElsewhere;
     for (const { address, shared } of snapshot.locals) this.#makeLocal(address, shared);
     const endpoints = snapshot.endpoints.map((each) => this.#restoreEndpoint(each));
     for (const { address, owner } of snapshot.locals) {

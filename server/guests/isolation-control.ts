@@ -1,4 +1,4 @@
-import type { Poller, VhostUserMessage } from "../../rpmsg/index.ts";
+import type { ConnectionSnapshot, Poller, VhostUserMessage } from "../../rpmsg/index.ts";
 import { CodedError, closeFd, VhostUserConnection } from "../../rpmsg/index.ts";
 
 /**
@@ -44,8 +44,9 @@ export interface ControlEvents {
 export class BridgeControl {
   readonly #connection: VhostUserConnection;
 
-  constructor(fd: number, poller: Poller, events: ControlEvents) {
-    this.#connection = new VhostUserConnection(fd, poller, {
+  /** Takes the descriptor of a connected socket; or goes on as another bridge's end, after `resume`. */
+  constructor(from: number | ConnectionSnapshot, poller: Poller, events: ControlEvents) {
+    this.#connection = new VhostUserConnection(from, poller, {
       onMessage: (message) => this.#receive(message, events),
       onClose: () => events.onClose(),
     });
@@ -53,6 +54,19 @@ export class BridgeControl {
 
   ping(): void {
     this.#connection.send(id.ping, 0, new Uint8Array());
+  }
+
+  pause(): void {
+    this.#connection.pause();
+  }
+
+  resume(): void {
+    this.#connection.resume();
+  }
+
+  /** Of a paused one: with what has come of a message that is not whole yet. */
+  snapshot(): ConnectionSnapshot {
+    return this.#connection.snapshot();
   }
 
   close(): void {

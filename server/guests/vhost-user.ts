@@ -31,7 +31,7 @@ export function vhostUserLink(
   const poller = new Poller({ onError: report("poller-error") });
   let backend: VhostUserBackend | undefined;
   /** Of an isolated guest; those of the backend are the relay's. */
-  let guestQueues: { response: number; request: number } | null = null;
+  let guestQueues: LinkSnapshot["guestQueues"] = inherited?.guestQueues ?? null;
   let restored = inherited?.backend;
 
   const serve = (fd: number, closed: () => void): VhostUserBackend => {
@@ -69,22 +69,26 @@ export function vhostUserLink(
   };
   const { mode, path } = config;
   const failed = report("transport-error");
-  const isolated = () =>
-    new IsolatedTransport(config, bufferSizes, poller, serve, {
-      onRings(sizes) {
-        guestQueues = sizes;
-      },
-      onReport: (each) => reported(attachment, each),
-      onExited: (how) => log.write("guest-process-exited", how),
-      onError: failed,
-    });
-  const plain =
+  const transport =
     config.isolation === "process"
-      ? undefined
+      ? new IsolatedTransport(
+          config,
+          bufferSizes,
+          poller,
+          serve,
+          {
+            onRings(sizes) {
+              guestQueues = sizes;
+            },
+            onReport: (each) => reported(attachment, each),
+            onExited: (how) => log.write("guest-process-exited", how),
+            onError: failed,
+          },
+          inherited,
+        )
       : openTransport(mode, path, poller, serve, failed, inherited?.transport);
-  const transport = plain ?? withPoller(poller, isolated);
 
-  const link: GuestLink = {
+  return {
     kind: "vhost-user",
     get connected() {
       return backend !== undefined;
@@ -98,24 +102,23 @@ export function vhostUserLink(
       return response === 0 && request === 0 ? null : { response, request };
     },
     close: () => transport.close(),
-  };
-  if (plain === undefined) return link;
-  return Object.assign(link, {
     pause() {
-      plain.pause();
+      transport.pause();
       backend?.pause();
     },
     resume() {
       backend?.resume();
-      plain.resume();
+      transport.resume();
     },
     snapshot: () => ({
       mode,
       path,
-      transport: { listener: plain.listener, connection: undefined },
+      transport: { listener: transport.listener, connection: undefined },
       backend: backend?.snapshot(),
+      isolated: transport instanceof IsolatedTransport ? transport.snapshot() : undefined,
+      guestQueues,
     }),
-  });
+  };
 }
 
 /** Events of the log for what the process of an isolated guest reports, as they are named without isolation. */
@@ -136,20 +139,4 @@ function reported(attachment: Attachment, { event, code, reason, queue, count }:
 
 function codeOf(error: unknown): CodedError["code"] | "internal" {
   return error instanceof CodedError ? error.code : "internal";
-}
-
-/** An open poller keeps the process alive: it is closed with its transport, and where there is none in the end. */
-function withPoller(poller: Poller, open: () => { close(): void }): { close(): void } {
-  try {
-    const transport = open();
-    return {
-      close() {
-        transport.close();
-        poller.close();
-      },
-    };
-  } catch (error) {
-    poller.close();
-    throw error;
-  }
 }

@@ -2,8 +2,8 @@ import { deserialize, serialize } from "node:v8";
 import type { BridgeState } from "./bridge-state.ts";
 
 /**
- * Version of what two bridges say to each other and of the state: another one is refused. It changes with every change
- * of a snapshot.
+ * Version of what two bridges say to each other, of the state, and of what a bridge and the process of an isolated guest
+ * say: another one is refused. It changes with every change of a snapshot.
  */
 export const HAND_OVER_VERSION = 1;
 

@@ -128,11 +128,6 @@ export class Predecessor {
       return `the successor speaks version ${message.version} of the hand-over, this bridge version ${HAND_OVER_VERSION}`;
     }
     if (this.#running !== undefined) return "another hand-over is running";
-    const isolated = Object.entries(this.#estate.bridge.config.guests).find(
-      ([, guest]) => guest.kind === "vhost-user" && guest.isolation === "process",
-    );
-    if (isolated !== undefined)
-      return `guest "${isolated[0]}" is isolated: its process cannot be handed over`;
     if (!this.#estate.bridge.ready) return "the bridge is starting or stopping";
     return undefined;
   }

@@ -4,12 +4,12 @@ import { Dynasty } from "./hand-over-support.ts";
 
 const SLOW = { timeout: 120_000 };
 
-describe("a hand-over under load", () => {
+describe.each(["none", "process"] as const)("a hand-over under load, isolation: %s", (isolation) => {
   test(
     "every message of every client is answered once and in order, over three hand-overs",
     SLOW,
     async () => {
-      const { dynasty, first } = await Dynasty.found();
+      const { dynasty, first } = await Dynasty.found({}, isolation);
       await dynasty.attach();
       await dynasty.endpoint("echo");
       const channels = await Promise.all([1, 2, 3].map(() => dynasty.channel("echo")));
@@ -33,7 +33,7 @@ describe("a hand-over under load", () => {
   );
 
   test("a guest that sends as fast as it can goes on where it was", SLOW, async () => {
-    const { dynasty, first } = await Dynasty.found();
+    const { dynasty, first } = await Dynasty.found({}, isolation);
     await dynasty.attach();
     await dynasty.endpoint("source");
     const channel = await dynasty.channel("source", { slow: "pause", encoding: "base64" });

@@ -11,7 +11,7 @@ import type { Message } from "../../server/hand-over/messages.ts";
 import { decode } from "../../server/hand-over/messages.ts";
 import { Command } from "./cli-support.ts";
 import { eventually, testDirectory } from "./support.ts";
-import { attachGuest } from "./vhost-guest.ts";
+import { attachGuest, isolation } from "./vhost-guest.ts";
 
 /** Bridges as processes, one after another, with the guest `vm` in the test's own process. */
 export class Dynasty {
@@ -19,16 +19,21 @@ export class Dynasty {
   readonly vm = join(this.directory, "vm.sock");
   readonly handover = join(this.directory, "hand-over.sock");
   readonly #input: ConfigInput;
+  readonly #isolation: typeof isolation;
   #configs = 0;
   url = "";
 
-  private constructor(input: ConfigInput) {
+  private constructor(input: ConfigInput, isolated: typeof isolation) {
     this.#input = input;
+    this.#isolation = isolated;
   }
 
   /** @returns with the first bridge, which listens */
-  static async found(input: ConfigInput = {}): Promise<{ dynasty: Dynasty; first: Command }> {
-    const dynasty = new Dynasty(input);
+  static async found(
+    input: ConfigInput = {},
+    isolated = isolation,
+  ): Promise<{ dynasty: Dynasty; first: Command }> {
+    const dynasty = new Dynasty(input, isolated);
     const first = Command.start(["serve", "--config", dynasty.config()]);
     dynasty.url = await first.url();
     return { dynasty, first };
@@ -40,7 +45,7 @@ export class Dynasty {
     const content = {
       listen: "127.0.0.1:0",
       handover: this.handover,
-      guests: { vm: { kind: "vhost-user", path: this.vm } },
+      guests: { vm: { kind: "vhost-user", path: this.vm, isolation: this.#isolation } },
       ...this.#input,
       ...input,
     };

@@ -34,6 +34,16 @@ export function guestProcesses(): Map<string, number> {
   return found;
 }
 
+/** The process of an isolated guest, whoever has started it; undefined where there is none. */
+export function guestProcess(path: string): number | undefined {
+  const pids = readdirSync("/proc").filter((name) => /^\d+$/.test(name));
+  const found = pids.find((pid) => {
+    const [, , options = ""] = commandLine(pid);
+    return options.startsWith("{") && (JSON.parse(options) as { path?: string }).path === path;
+  });
+  return found === undefined ? undefined : Number(found);
+}
+
 function commandLine(pid: string): string[] {
   try {
     return readFileSync(`/proc/${pid}/cmdline`, "utf8").split("\0");

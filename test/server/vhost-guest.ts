@@ -13,7 +13,8 @@ import { testBridge, testDirectory } from "./support.ts";
 type VhostUserConfig = Extract<NonNullable<ConfigInput["guests"]>[string], { kind: "vhost-user" }>;
 
 /** Suites of guests behind a socket run twice: with the attachment in the bridge, and in a process of its own. */
-const isolation: "none" | "process" = process.env["RPMSG_TEST_ISOLATION"] === "process" ? "process" : "none";
+export const isolation: "none" | "process" =
+  process.env["RPMSG_TEST_ISOLATION"] === "process" ? "process" : "none";
 
 /** A bridge with the guest `vm`, which waits for its frontend. */
 export interface VhostBridge extends RunningBridge {
