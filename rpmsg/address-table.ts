@@ -1,4 +1,5 @@
 import { RpmsgError } from "./errors.ts";
+import { NumberQueue } from "./number-queue.ts";
 import { ADDRESS_ANY, FIRST_DYNAMIC_ADDRESS } from "./wire/header.ts";
 
 /** Where the dynamic addresses stand, for a hand-over: plain data. */
@@ -22,15 +23,16 @@ export class AddressTable<T> {
   readonly #first: number;
   readonly #last: number;
   #next: number;
-  /** Dynamic addresses that were used and are free, least recently freed first. */
-  readonly #freed = new Set<number>();
+  /** Dynamic addresses that were used and are free, least recently freed first, counted from the first one. */
+  readonly #freed: NumberQueue;
   size = 0;
 
-  /** @param first and @param last bound the dynamic addresses, both inclusive */
+  /** @param first and @param last bound the dynamic addresses, both inclusive, at most 65,535 of them */
   constructor(first = FIRST_DYNAMIC_ADDRESS, last = FLAT - 1) {
     this.#first = first;
     this.#last = last;
     this.#next = first;
+    this.#freed = new NumberQueue(last - first + 1);
   }
 
   get(address: number): T | undefined {
@@ -44,9 +46,11 @@ export class AddressTable<T> {
   allocate(value: T): number {
     while (this.#next <= this.#last) {
       const address = this.#next++;
-      if (this.get(address) === undefined && !this.#freed.has(address)) return this.#put(address, value);
+      if (this.get(address) === undefined && !this.#freed.has(address - this.#first))
+        return this.#put(address, value);
     }
-    for (const address of this.#freed) return this.#put(address, value);
+    const { first } = this.#freed;
+    if (first !== undefined) return this.#put(this.#first + first, value);
     throw new RpmsgError(
       "address-space-full",
       `all addresses from ${this.#first} to ${this.#last} are in use`,
@@ -71,7 +75,7 @@ export class AddressTable<T> {
     if (address < FLAT) this.#flat[address] = undefined;
     else this.#large.delete(address);
     this.size--;
-    if (address >= this.#first && address <= this.#last) this.#freed.add(address);
+    if (this.#isDynamic(address)) this.#freed.add(address - this.#first);
   }
 
   *values(): IterableIterator<T> {
@@ -80,18 +84,25 @@ export class AddressTable<T> {
   }
 
   get cursor(): AddressCursor {
-    return { next: this.#next, freed: [...this.#freed] };
+    return { next: this.#next, freed: Array.from(this.#freed, (number) => this.#first + number) };
   }
 
   /** Goes on as the table that the cursor is of; addresses in use are claimed besides. */
   restore({ next, freed }: AddressCursor): void {
     this.#next = next;
     this.#freed.clear();
-    for (const address of freed) if (this.get(address) === undefined) this.#freed.add(address);
+    for (const address of freed) {
+      if (this.get(address) === undefined && this.#isDynamic(address)) this.#freed.add(address - this.#first);
+    }
+  }
+
+  #isDynamic(address: number): boolean {
+    return address >= this.#first && address <= this.#last;
   }
 
   #put(address: number, value: T): number {
-    this.#freed.delete(address);
+    const number = address - this.#first;
+    if (this.#isDynamic(address) && this.#freed.has(number)) this.#freed.delete(number);
     if (address < FLAT) {
       // Filled up to the address, so that the array stays dense.
       while (this.#flat.length <= address) this.#flat.push(undefined);

@@ -40,6 +40,33 @@ describe("an address table", () => {
     expect(table.allocate("z")).toBe(11);
   });
 
+  it("takes as long for an address once all were used as before", () => {
+    const table = new AddressTable<number>();
+    const [first, last] = [1024, 65535];
+    for (let address = first; address <= last; address++) table.release(table.allocate(address));
+    // With a Set of freed addresses that is 100 seconds.
+    for (let i = 0; i < 1_000_000; i++) {
+      const address = table.allocate(i);
+      if (address !== first + (i % (last - first + 1))) expect.fail(`the ${i}th is ${address}`);
+      table.release(address);
+    }
+    expect(table.cursor.freed).toHaveLength(last - first + 1);
+  });
+
+  it("goes on as another one, with its order of freed addresses", () => {
+    const table = new AddressTable<string>(10, 14);
+    for (let i = 0; i < 4; i++) table.allocate("x");
+    for (const address of [12, 10, 13]) table.release(address);
+    const { cursor } = table;
+    expect(cursor).toEqual({ next: 14, freed: [12, 10, 13] });
+    const other = new AddressTable<string>(10, 14);
+    other.claim(11, "x");
+    other.claim(10, "claimed since");
+    other.restore(cursor);
+    expect([other.allocate("y"), other.allocate("y"), other.allocate("y")]).toEqual([14, 12, 13]);
+    expect(codeOf(() => other.allocate("y"))).toBe("address-space-full");
+  });
+
   it("passes over claimed addresses, and over those that were claimed and freed", () => {
     const table = new AddressTable<string>(10, 14);
     table.claim(10, "x");
