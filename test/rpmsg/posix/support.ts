@@ -1,8 +1,10 @@
 import { readdirSync, readFileSync } from "node:fs";
+import { createRequire } from "node:module";
 import process from "node:process";
 import { setImmediate } from "node:timers/promises";
 import { setFlagsFromString } from "node:v8";
 import { runInNewContext } from "node:vm";
+import type * as Koffi from "koffi";
 import { createEventfd, signalEventfd } from "../../../rpmsg/posix/eventfd.ts";
 import type { Poller } from "../../../rpmsg/posix/poller.ts";
 import { closeFd } from "../../../rpmsg/posix/unix-socket.ts";
@@ -21,6 +23,36 @@ export function titled(name: string): string {
 /** Open descriptors of this process, with the one that the listing itself uses. */
 export function descriptorCount(): number {
   return readdirSync("/proc/self/fd").length;
+}
+
+/**
+ * Refuses descriptor numbers from `limit` on (RLIMIT_NOFILE, getrlimit(2)): with 0, every new one.
+ * @returns ends that
+ */
+export function limitDescriptors(limit: number): () => void {
+  const koffi = createRequire(import.meta.url)("koffi") as typeof Koffi;
+  const library = koffi.load(null);
+  const getrlimit = library.func("int getrlimit(int resource, void *limits)");
+  const setrlimit = library.func("int setrlimit(int resource, const void *limits)");
+  const limits = new BigUint64Array(2);
+  const done = [
+    getrlimit(7, limits),
+    setrlimit(7, BigUint64Array.of(BigInt(limit), limits[1] as bigint)),
+  ] as const;
+  if (done.some((result) => result !== 0)) throw new Error("cannot limit the descriptors");
+  return () => {
+    if (setrlimit(7, limits) !== 0) throw new Error("cannot raise the limit of descriptors");
+  };
+}
+
+/** Calls a function while descriptor numbers from `limit` on are refused. */
+export function withDescriptorLimit<T>(limit: number, call: () => T): T {
+  const end = limitDescriptors(limit);
+  try {
+    return call();
+  } finally {
+    end();
+  }
 }
 
 /** Status flags and O_CLOEXEC of a descriptor (proc_pid_fdinfo(5)). */

@@ -25,7 +25,7 @@ import {
   sendmsg,
   socketPair,
 } from "../../../rpmsg/posix/unix-socket.ts";
-import { descriptorCount, flagsOf, titled, unsupported } from "./support.ts";
+import { descriptorCount, flagsOf, titled, unsupported, withDescriptorLimit } from "./support.ts";
 
 let directory = "";
 let opened: number[] = [];
@@ -62,22 +62,6 @@ function passCredentials(fd: number): void {
     .load(null)
     .func("int setsockopt(int fd, int level, int name, const void *value, uint32_t size)");
   expect(setsockopt(fd, 1, 16, Int32Array.of(1), 4)).toBe(0);
-}
-
-/** Calls a function while descriptor numbers from `limit` on are refused (RLIMIT_NOFILE, getrlimit(2)). */
-function withDescriptorLimit<T>(limit: number, call: () => T): T {
-  const koffi = createRequire(import.meta.url)("koffi") as typeof Koffi;
-  const library = koffi.load(null);
-  const getrlimit = library.func("int getrlimit(int resource, void *limits)");
-  const setrlimit = library.func("int setrlimit(int resource, const void *limits)");
-  const limits = new BigUint64Array(2);
-  expect(getrlimit(7, limits)).toBe(0);
-  expect(setrlimit(7, BigUint64Array.of(BigInt(limit), limits[1] as bigint))).toBe(0);
-  try {
-    return call();
-  } finally {
-    expect(setrlimit(7, limits)).toBe(0);
-  }
 }
 
 describe.skipIf(unsupported !== undefined)(titled("unix socket"), () => {

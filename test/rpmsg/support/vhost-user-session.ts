@@ -7,10 +7,11 @@ import { mappedRegion } from "../../../rpmsg/memory/mapped-memory.ts";
 import { createEventfd, signalEventfd } from "../../../rpmsg/posix/eventfd.ts";
 import { Poller } from "../../../rpmsg/posix/poller.ts";
 import { createMemory } from "../../../rpmsg/posix/shared-memory.ts";
-import { closeFd, recvmsg, sendmsg, socketPair } from "../../../rpmsg/posix/unix-socket.ts";
-import type { BackendOptions } from "../../../rpmsg/vhost-user/backend.ts";
+import { closeFd, duplicateFd, recvmsg, sendmsg, socketPair } from "../../../rpmsg/posix/unix-socket.ts";
+import type { BackendOptions, BackendSnapshot } from "../../../rpmsg/vhost-user/backend.ts";
 import { VhostUserBackend } from "../../../rpmsg/vhost-user/backend.ts";
 import { request, statePayload, u64Payload } from "../../../rpmsg/vhost-user/messages.ts";
+import { mapDescriptors } from "../../../rpmsg/vhost-user/snapshot-descriptors.ts";
 import { descriptorCount } from "../posix/support.ts";
 import type { DriverOptions } from "./device-driver.ts";
 import { DriverRings } from "./device-driver.ts";
@@ -54,8 +55,8 @@ export interface SessionOptions {
 
 /** A backend with a device, and a frontend of bytes at the other end of a socket pair. */
 export class Session {
-  readonly device: RpmsgDevice;
-  readonly backend: VhostUserBackend;
+  device: RpmsgDevice;
+  backend: VhostUserBackend;
   readonly guest: SharedGuest;
   readonly fd: number;
   /** Codes of the refused requests. */
@@ -66,6 +67,8 @@ export class Session {
   /** How often it was told that memory can be truncated. */
   unsealed = 0;
   readonly #poller: Poller;
+  readonly #options: SessionOptions;
+  #settle: (error: Error | undefined) => void = () => {};
   readonly #own = new Set<number>();
   readonly #replies: Reply[] = [];
   #received = Buffer.alloc(0);
@@ -73,29 +76,53 @@ export class Session {
 
   constructor(poller: Poller, options: SessionOptions = {}) {
     this.#poller = poller;
+    this.#options = options;
     this.device = options.device ?? new RpmsgDevice(options.events);
     this.guest = new SharedGuest(options.guest);
     const [ours, theirs] = socketPair();
     this.fd = ours;
-    let settle: (error: Error | undefined) => void = () => {};
     this.closed = new Promise((resolve) => {
-      settle = resolve;
+      this.#settle = resolve;
     });
-    this.backend = new VhostUserBackend(
-      theirs,
-      poller,
+    this.backend = this.#serve(theirs);
+    poller.add(ours, () => this.#read());
+  }
+
+  #serve(from: number | BackendSnapshot): VhostUserBackend {
+    const backend: VhostUserBackend = new VhostUserBackend(
+      from,
+      this.#poller,
       this.device,
       {
         onRefused: (error) => this.refused.push(error.code),
         onUnsealed: () => this.unsealed++,
         onClose: (error) => {
+          if (this.backend !== backend) return;
           this.isClosed = true;
-          settle(error);
+          this.#settle(error);
         },
       },
-      options.backend,
+      this.#options.backend,
     );
-    poller.add(ours, () => this.#read());
+    return backend;
+  }
+
+  /**
+   * Another backend and another device go on with what these know and with copies of their descriptors, as in another
+   * process.
+   * @param prepare gives the new device its endpoints
+   */
+  handOver(prepare: (device: RpmsgDevice) => void = () => {}): void {
+    const { backend, device } = this;
+    backend.pause();
+    device.pause();
+    const state = structuredClone({ backend: backend.snapshot(), device: device.snapshot() });
+    this.device = new RpmsgDevice(this.#options.events);
+    prepare(this.device);
+    this.device.restore(state.device);
+    this.backend = this.#serve(mapDescriptors(state.backend, duplicateFd));
+    backend.close();
+    this.backend.resume();
   }
 
   /** A new eventfd that lives as long as the session. */
@@ -227,6 +254,10 @@ export class Session {
   /** Leaves what the backend sends in the socket from now on. */
   stopReading(): void {
     this.#poller.remove(this.fd);
+  }
+
+  readAgain(): void {
+    expect(this.#poller.add(this.fd, () => this.#read())).toBe(0);
   }
 
   /** Ends the frontend's side: what a crash does. */

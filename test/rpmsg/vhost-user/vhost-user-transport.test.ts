@@ -1,12 +1,20 @@
-import { existsSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdtempSync, openSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import { Poller } from "../../../rpmsg/posix/poller.ts";
-import { closeFd, connectUnix, listenUnix, recvmsg, sendmsg } from "../../../rpmsg/posix/unix-socket.ts";
-import type { Serve, Transport } from "../../../rpmsg/vhost-user/transport.ts";
+import {
+  closeFd,
+  connectUnix,
+  duplicateFd,
+  listenUnix,
+  recvmsg,
+  sendmsg,
+  socketPair,
+} from "../../../rpmsg/posix/unix-socket.ts";
+import type { Serve, Transport, TransportSnapshot } from "../../../rpmsg/vhost-user/transport.ts";
 import { connectTransport, listenTransport } from "../../../rpmsg/vhost-user/transport.ts";
-import { descriptorCount, titled, unsupported } from "../posix/support.ts";
+import { descriptorCount, limitDescriptors, titled, unsupported } from "../posix/support.ts";
 import { turns } from "../support/device-driver.ts";
 
 /** What serves a connection here: keeps it open until its `end`. */
@@ -39,8 +47,17 @@ describe.skipIf(unsupported !== undefined)(titled("transports"), () => {
     return { close: () => one.end() };
   };
   const onError = (error: Error) => errors.push(error.message);
-  const listen = (): Transport => keep(listenTransport(path, poller, serve, onError));
-  const connectOut = (): Transport => keep(connectTransport(path, serve, onError));
+  const listen = (from?: TransportSnapshot): Transport =>
+    keep(listenTransport(path, poller, serve, onError, from));
+  const connectOut = (from?: TransportSnapshot): Transport =>
+    keep(connectTransport(path, serve, onError, from));
+  /** Serves nobody, and throws this. */
+  const refuse =
+    (reason: unknown): Serve =>
+    (fd) => {
+      closeFd(fd);
+      throw reason;
+    };
   const keep = (transport: Transport): Transport => {
     transports.push(transport);
     return transport;
@@ -221,5 +238,162 @@ describe.skipIf(unsupported !== undefined)(titled("transports"), () => {
     await vi.advanceTimersByTimeAsync(10_000);
     expect(served).toHaveLength(1);
     expect(served[0]?.fd).toBe(-1);
+  });
+
+  test("a frontend that comes when no descriptor is left is served when there is one", async () => {
+    vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout"] });
+    listen();
+    connect();
+    const end = limitDescriptors(0);
+    try {
+      await turns();
+      expect(errors).toEqual([`cannot accept on ${path}: EMFILE (socket)`]);
+    } finally {
+      end();
+    }
+    expect(served).toEqual([]);
+    await vi.advanceTimersByTimeAsync(200);
+    expect(served).toHaveLength(1);
+    expect(errors).toHaveLength(1);
+  });
+
+  test("connecting is tried again when the connection could not be served", async () => {
+    vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout"] });
+    ours.push(listenUnix(path));
+    let thrown: unknown = new Error("not this one");
+    keep(
+      connectTransport(
+        path,
+        (fd, closed) => (thrown === undefined ? serve : refuse(thrown))(fd, closed),
+        onError,
+      ),
+    );
+    thrown = "nor this one";
+    await vi.advanceTimersByTimeAsync(50);
+    thrown = undefined;
+    await vi.advanceTimersByTimeAsync(100);
+    expect(errors).toEqual(["not this one", "nor this one"]);
+    expect(served).toHaveLength(1);
+  });
+
+  describe("that pause", () => {
+    test("leave who comes in the backlog, and serve him afterwards", async () => {
+      const transport = listen();
+      transport.pause();
+      connect();
+      await turns();
+      expect(served).toEqual([]);
+      transport.resume();
+      transport.resume();
+      await turns();
+      expect(served).toHaveLength(1);
+    });
+
+    test("do not connect, and do so at once afterwards", async () => {
+      vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout"] });
+      ours.push(listenUnix(path));
+      const transport = connectOut();
+      transport.pause();
+      served[0]?.end();
+      await vi.advanceTimersByTimeAsync(10_000);
+      expect(served).toHaveLength(1);
+      transport.resume();
+      transport.resume();
+      expect(served).toHaveLength(2);
+    });
+
+    test("are not woken after their close", async () => {
+      for (const transport of [listen(), connectOut()]) {
+        transport.pause();
+        transport.close();
+        transport.resume();
+      }
+      await turns();
+      // The second had connected before it paused.
+      expect(served.map(({ fd }) => fd)).toEqual([-1]);
+    });
+  });
+
+  describe("of another process", () => {
+    /** What the other process hands over: its listener and a connection that it serves. */
+    const given = (): { listener: number; connection: number } => {
+      const [connection, peer] = socketPair();
+      ours.push(peer);
+      const listener = listenUnix(path);
+      return { listener, connection };
+    };
+
+    test("are gone on with: the connection at once, who waits when the first one is gone", async () => {
+      const from = given();
+      const transport = listen(from);
+      expect(transport.listener).toBe(from.listener);
+      connect();
+      await turns();
+      expect(served.map(({ fd }) => fd)).toEqual([from.connection]);
+      transport.resume();
+      await turns();
+      expect(served).toHaveLength(1);
+      served[0]?.end();
+      await turns();
+      expect(served).toHaveLength(2);
+    });
+
+    test("without a connection take nobody before they go on", async () => {
+      const { listener, connection } = given();
+      closeFd(connection);
+      const transport = listen({ listener, connection: undefined });
+      connect();
+      await turns();
+      expect(served).toEqual([]);
+      transport.resume();
+      await turns();
+      expect(served).toHaveLength(1);
+    });
+
+    test("leave the socket file where it is when they are closed before they went on", async () => {
+      const { listener, connection } = given();
+      ours.push(listener);
+      const transport = listen({ listener: duplicateFd(listener), connection });
+      transport.close();
+      expect(served.map(({ fd }) => fd)).toEqual([-1]);
+      // The other process still listens there.
+      connect();
+      expect(existsSync(path)).toBe(true);
+    });
+
+    test("throw where the connection cannot be gone on with: the other process keeps it", () => {
+      const { listener, connection } = given();
+      const from = { listener, connection };
+      ours.push(listener);
+      expect(() => listenTransport(path, poller, refuse(new Error("no")), onError, from)).toThrow("no");
+      const again = { listener: undefined, connection: duplicateFd(listener) };
+      expect(() => connectTransport(path, refuse(new Error("no")), onError, again)).toThrow("no");
+      expect(errors).toEqual([]);
+    });
+
+    test("throw where the listener cannot be waited for, and close it", () => {
+      const file = openSync(join(directory, "file"), "w");
+      const transport = listenTransport(path, poller, serve, onError, {
+        listener: file,
+        connection: undefined,
+      });
+      expect(() => transport.resume()).toThrow(`cannot poll ${path}: EPERM`);
+    });
+
+    test("that connect go on with the connection, and connect again when it ends", async () => {
+      vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout"] });
+      const { listener, connection } = given();
+      ours.push(listener);
+      const transport = connectOut({ listener: undefined, connection });
+      transport.resume();
+      expect(served.map(({ fd }) => fd)).toEqual([connection]);
+      served[0]?.end();
+      await vi.advanceTimersByTimeAsync(50);
+      expect(served).toHaveLength(2);
+      const other = connectOut({ listener: undefined, connection: undefined });
+      expect(served).toHaveLength(2);
+      other.resume();
+      expect(served).toHaveLength(3);
+    });
   });
 });
