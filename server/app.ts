@@ -132,6 +132,8 @@ function guard(app: FastifyInstance, bridge: Bridge): void {
 /** Ends the connections of clients that do not take their answers, and counts what took too long. */
 function limitAnswers(app: FastifyInstance, { limits, counts, channels: { budget } }: Bridge): void {
   app.addHook("onSend", async (_request, { raw }, payload) => {
+    // The client has left while the answer was made: its end was told before anybody could listen.
+    if (raw.destroyed) return;
     if (typeof payload === "string" && payload.length >= LONG_ANSWER) {
       const holder: Holder = {
         get heldBytes() {

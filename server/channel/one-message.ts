@@ -61,8 +61,10 @@ export class OneMessage implements ChannelEvents<true> {
     }
   }
 
+  /** It is over: whoever waits for something of it waits no longer. */
   close(): void {
     this.#port?.close();
+    this.#fail("no-reply", "the client has left");
   }
 
   onMessage(src: number, bytes: Uint8Array, offset: number, length: number): void {

@@ -264,6 +264,26 @@ describe("requests that take too long", () => {
     expect(running.bridge.admission.connections).toBe(0);
   });
 
+  test("responseTimeout: a client that left before its answer is not waited for, nor counted", async () => {
+    const running = await testBridge({ limits: { responseTimeout: 20 } });
+    const { id } = await running.endpoint("sink");
+    const body = JSON.stringify({ data: "nobody answers this", wait: 60_000 });
+    const { socket } = await dial(
+      running.url,
+      `POST /api/v1/guests/demo/endpoints/${id}/messages HTTP/1.1\r\nHost: localhost\r\n` +
+        `Content-Type: application/json\r\nContent-Length: ${body.length}\r\n\r\n${body}`,
+    );
+    await eventually("the message", () =>
+      running.bridge.directory.byId(id)?.counters.messagesToGuest === 1 ? true : undefined,
+    );
+    socket.destroy();
+    const refused = () => new Map(running.bridge.counts.rejected.http.entries()).get("no-reply");
+    await eventually("the end of the wait", () => (refused() === 1 ? true : undefined));
+    // A timer that was started before, for a shorter time, has run out.
+    await new Promise((resolve) => setTimeout(resolve, 40));
+    expect(reached(running, "responseTimeout")).toBe(0);
+  });
+
   test("pipelined garbage is answered once, and over", async () => {
     const running = await testBridge();
     const garbage = randomBytes(300_000).toString("latin1");
