@@ -6,11 +6,11 @@ import { Watcher } from "./events-watcher.ts";
 import { Dynasty, openDescriptors } from "./hand-over-support.ts";
 import { JsonClient } from "./json-client.ts";
 import { Client, eventually } from "./support.ts";
-import { Valve } from "./vhost-guest.ts";
+import { isolation, Valve } from "./vhost-guest.ts";
 
 const SERVICE = { name: "service", address: 1040 };
 const guests = (vm: string, more = {}) => ({
-  vm: { kind: "vhost-user" as const, path: vm, endpoints: [SERVICE], ...more },
+  vm: { kind: "vhost-user" as const, path: vm, isolation, endpoints: [SERVICE], ...more },
 });
 
 describe("a bridge that hands over", { timeout: 60_000 }, () => {

@@ -1,7 +1,8 @@
 import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { setImmediate as nextTurn } from "node:timers/promises";
-import { describe, expect, test } from "vitest";
+import { describe, expect, onTestFinished, test } from "vitest";
+import { EmulatedGuest } from "../../guest/emulated-guest.ts";
 import type { ConfigInput } from "../../schemas/index.ts";
 import { guestProcesses, openDescriptors, relayMappings, TruncatableGuest } from "./isolated-guests.ts";
 import type { Client, LogLine, RunningBridge } from "./support.ts";
@@ -141,5 +142,34 @@ describe("the process of an isolated guest", () => {
     await running.close();
     await eventually("its end", () => (existsSync(`/proc/${pid}`) ? undefined : true));
     expect(running.lines.filter((line) => line["event"] === "guest-process-exited")).toEqual([]);
+  });
+
+  test("connects by itself where the guest's monitor listens, and again when that or the process has gone", async () => {
+    const path = join(testDirectory(), "vm.sock");
+    let boots = 0;
+    const listen = () => new EmulatedGuest().listen(path, { onAttached: () => boots++ });
+    const running = await testBridge({
+      guests: { vm: { kind: "vhost-user", mode: "connect", path, isolation: "process" } },
+    });
+    const first = listen();
+    onTestFinished(() => first.close());
+    const served = async (generation: number): Promise<Client> => {
+      await listed(running, "vm", generation);
+      const client = await running.connect("/ws/v1/vm/echo");
+      await echo(client, `generation ${generation}`);
+      expect(boots).toBe(generation);
+      return client;
+    };
+    const client = await served(1);
+    process.kill(guestProcesses().get(path) as number, "SIGKILL");
+    expect((await client.closed).code).toBe(4001);
+    const again = await served(2);
+    const pid = guestProcesses().get(path);
+    first.close();
+    expect((await again.closed).code).toBe(4001);
+    const second = listen();
+    onTestFinished(() => second.close());
+    await served(3);
+    expect(guestProcesses().get(path)).toBe(pid);
   });
 });
