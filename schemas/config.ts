@@ -78,7 +78,14 @@ export const Config = z.strictObject({
     )
     .default([]),
   /** Web origins besides the bridge's own that may connect, such as `https://panel.example`. */
-  origins: z.array(z.url().transform((url) => new URL(url).origin)).default([]),
+  origins: z
+    .array(
+      // Of other schemes, as those of extensions and files, the origin is "null": everybody's.
+      z
+        .url({ protocol: /^https?$/, error: "want an origin such as https://panel.example" })
+        .transform((url) => new URL(url).origin),
+    )
+    .default([]),
   /**
    * Proxies that are believed who came before them: addresses, networks as `10.0.0.0/8`, `loopback` for those of this
    * machine, `unix` for whoever comes over the Unix socket that is listened on.

@@ -8,20 +8,22 @@ import type { Peer } from "./peer.ts";
  * Checks who a request says it is for, and which page it comes from. The name guards against pages that point their
  * own name at this machine (DNS rebinding), the origin against pages of others. What a trusted proxy says of the name
  * is checked besides the name that it uses itself: a page that has rebound its name may send any header to its own
- * origin.
+ * origin. A page is the bridge's own where its origin is what the request is for; one that came without TLS is not that
+ * of a bridge with TLS: anybody on the way may have written it.
  * @throws HttpProblem host-unknown, origin-forbidden
  */
 export function checkAccess(
   headers: IncomingHttpHeaders,
   config: Pick<Config, "hosts" | "origins">,
-  peer: Pick<Peer, "host">,
+  peer: Pick<Peer, "host" | "protocol">,
 ): void {
   checkHost(headers.host ?? "", config);
   if (peer.host !== undefined) checkHost(peer.host, config);
-  const host = peer.host ?? headers.host ?? "";
+  const host = (peer.host ?? headers.host ?? "").toLowerCase();
   const { origin } = headers;
   if (origin === undefined || config.origins.includes(origin)) return;
-  if (URL.canParse(origin) && new URL(origin).host === host.toLowerCase()) return;
+  const page = origin.toLowerCase();
+  if (page === `https://${host}` || (page === `http://${host}` && peer.protocol !== "https")) return;
   throw new HttpProblem("origin-forbidden", `pages of ${origin} may not use the bridge: add it to "origins"`);
 }
 

@@ -1,4 +1,5 @@
 import type { IncomingMessage } from "node:http";
+import type { Socket } from "node:net";
 import { BlockList } from "node:net";
 import type { Config } from "../../schemas/index.ts";
 import { addressKey, canonicalAddress, isLoopback } from "./address.ts";
@@ -15,9 +16,15 @@ export interface Peer {
   readonly local: boolean;
   /** `Host` as the client has sent it to a trusted proxy, where that tells. */
   readonly host: string | undefined;
-  /** How the client came to that proxy, where that tells. */
+  /**
+   * How the client came to that proxy, where that tells; else how it came here. Undefined: without TLS, if nobody who is
+   * not known has taken it off.
+   */
   readonly protocol: "http" | "https" | undefined;
 }
+
+/** What is known of a connection: Node says of TLS that it is `encrypted`. */
+type Connection = Pick<Socket, "remoteAddress"> & { readonly encrypted?: boolean };
 
 /** The address of whoever comes over a Unix socket. */
 export const UNIX = "unix";
@@ -69,11 +76,12 @@ export class Peers {
     return this.#trusted.check(address, address.includes(":") ? "ipv6" : "ipv4");
   }
 
-  of({ socket, headers }: Pick<IncomingMessage, "socket" | "headers">): Peer {
+  of({ socket, headers }: Pick<IncomingMessage, "headers"> & { readonly socket: Connection }): Peer {
     const nearest = this.nearest(socket);
+    const protocol = socket.encrypted === true ? "https" : undefined;
     const local = nearest === UNIX || isLoopback(nearest);
     if (!this.trusts(nearest)) {
-      return { address: nearest, key: addressKey(nearest), local, host: undefined, protocol: undefined };
+      return { address: nearest, key: addressKey(nearest), local, host: undefined, protocol };
     }
     const { forwarded } = headers;
     const forwardedFor = joined(headers["x-forwarded-for"]);
@@ -87,7 +95,7 @@ export class Peers {
       key: addressKey(address),
       local: local && first === undefined,
       host: first?.hop?.host ?? lastEntry(headers["x-forwarded-host"]),
-      protocol: protocolOf(first?.hop?.protocol ?? lastEntry(headers["x-forwarded-proto"])),
+      protocol: protocolOf(first?.hop?.protocol ?? lastEntry(headers["x-forwarded-proto"])) ?? protocol,
     };
   }
 

@@ -81,6 +81,9 @@ describe("Origin", () => {
     ["http://BRIDGE.lab:9000", "Bridge.LAB:9000", 200],
     ["http://127.0.0.1:8080", "127.0.0.1:8080", 200],
     ["http://[::1]:8080", "[::1]:8080", 200],
+    ["app://127.0.0.1:8080", "127.0.0.1:8080", 403],
+    ["http://127.0.0.1:8080.evil", "127.0.0.1:8080", 403],
+    ["http://evil@127.0.0.1:8080", "127.0.0.1:8080", 403],
     ["https://panel.example", "127.0.0.1:8080", 200],
     ["https://panel.example:8443", "127.0.0.1:8080", 200],
     ["https://panel.example:1", "127.0.0.1:8080", 403],
@@ -106,6 +109,26 @@ describe("Origin", () => {
     // Only pages of origins that are configured may read it.
     const known = origin.startsWith("https://panel.example") && status === 200;
     expect(response.headers["access-control-allow-origin"]).toBe(known ? origin : undefined);
+  });
+});
+
+describe("a page that came without TLS is not that of a bridge with TLS", () => {
+  const bridge = { hosts: ["bridge.lab"], trustedProxies: ["loopback"] };
+
+  test.each([
+    ["https://bridge.lab", { "x-forwarded-proto": "https" }, 200],
+    ["http://bridge.lab", { "x-forwarded-proto": "https" }, 403],
+    ["http://bridge.lab", { forwarded: "proto=https" }, 403],
+    ["http://bridge.lab", { "x-forwarded-proto": "http" }, 200],
+    ["http://bridge.lab", {}, 200],
+    // A proxy may have taken TLS off without a word.
+    ["https://bridge.lab", {}, 200],
+  ])("behind a trusted proxy: %s, with %o, is %i", async (origin, headers, status) => {
+    const { url } = await testBridge(bridge);
+    const response = await supertest(url)
+      .get("/api/v1/guests")
+      .set({ host: "bridge.lab", origin, ...headers });
+    expect(response.status).toBe(status);
   });
 });
 

@@ -159,6 +159,9 @@ describe("a mistake names its key", () => {
     ["hosts: bridge.lab", "hosts"],
     ["hosts: [1]", "hosts.0"],
     ["origins: [panel]", "origins.0"],
+    // The origin of these is "null", which any page can make its own.
+    ["origins: ['chrome-extension://abcdefgh']", "origins.0"],
+    ["origins: ['https://panel.example', 'file:///index.html']", "origins.1"],
     ["logLevel: loud", "logLevel"],
     ["limits: 5", "limits"],
     ["limits: { slowReaderBytes: 10 }", "limits.slowReaderBytes"],

@@ -16,7 +16,7 @@ function peerOf(
   listen = "0.0.0.0:8080",
 ) {
   const peers = new Peers(Config.parse({ trustedProxies, listen }));
-  return peers.of({ socket: { remoteAddress } as never, headers });
+  return peers.of({ socket: { remoteAddress }, headers });
 }
 
 const addressOf = (...args: Parameters<typeof peerOf>): string => peerOf(...args).address;
@@ -81,6 +81,12 @@ describe("without trusted proxies", () => {
   ])("%s is %s, whatever its headers say", (remote, address, local) => {
     const peer = { address, local, host: undefined, protocol: undefined };
     expect(peerOf([], remote, headers)).toMatchObject(peer);
+  });
+
+  test("the protocol is https where the connection has TLS", () => {
+    const socket = { remoteAddress: "192.0.2.7", encrypted: true };
+    const peers = new Peers(Config.parse({}));
+    expect(peers.of({ socket, headers }).protocol).toBe("https");
   });
 
   test("a connection that was reset has no address, and is not local", () => {

@@ -1,5 +1,6 @@
 import { once } from "node:events";
 import { copyFileSync, readFileSync, writeFileSync } from "node:fs";
+import type { IncomingMessage } from "node:http";
 import { request } from "node:https";
 import { join } from "node:path";
 import type { PeerCertificate } from "node:tls";
@@ -62,6 +63,21 @@ describe("with a certificate", () => {
     expect(await ask(url, { ca, method: "GET" }, "/ws/v1/demo/echo")).toBe(426);
     await expect(ask(url, {})).rejects.toThrow(/certificate/);
     await expect(fetch(url.replace("https", "http"))).rejects.toThrow();
+  });
+
+  test("a page of the same name that came without TLS gets nothing", async () => {
+    const authority = new Authority(testDirectory());
+    const { url } = await secureBridge(authority.issue("bridge"));
+    const ca = authority.pem;
+    const asPage = (origin: string) => ask(url, { ca, headers: { origin } });
+    expect([await asPage(url), await asPage(url.replace("https", "http"))]).toEqual([200, 403]);
+    const socket = new WebSocket(`${url.replace("https", "wss")}/ws/v1/demo/echo`, {
+      ca,
+      origin: url.replace("https", "http"),
+    });
+    const [, response] = (await once(socket, "unexpected-response")) as [unknown, IncomingMessage];
+    expect(response.statusCode).toBe(403);
+    response.resume();
   });
 
   test("TLS 1.1 is not spoken, 1.2 and 1.3 are", async () => {
