@@ -2,6 +2,8 @@ import type { EventData, EventName } from "../schemas/index.ts";
 
 /** Events that a reader who was away may have missed and still gets. */
 const KEPT = 4096;
+/** Events more than that at which the oldest are let go of together. */
+const SPARE = 256;
 /** Milliseconds between two looks at what changed: whoever changes all the time is told so often. */
 const PERIOD = 20;
 
@@ -57,7 +59,7 @@ export class EventLog {
     const subject = { guest: about.guest, ...(about.name !== undefined && { name: about.name }) };
     const event = { id: `${this.instance}:${++this.#last}`, name, data: JSON.stringify(data), subject };
     this.#events.push(event);
-    if (this.#events.length >= 2 * KEPT) this.#events = this.#events.slice(-KEPT);
+    if (this.#events.length >= KEPT + SPARE) this.#events = this.#events.slice(-KEPT);
     for (const listener of this.#listeners.keys()) listener(event);
   }
 

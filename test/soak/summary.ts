@@ -33,6 +33,8 @@ export function summary(result: SoakResult): string {
     "frontends killed": count(visitors.kills),
     "echoes checked beside them": count(visitors.echoes),
     "services of clients, their messages": `${count(visitors.services)}, ${count(visitors.serviceMessages)}`,
+    "clients that did not read, closed for it": `${count(visitors.stalls)}, ${count(visitors.closedSlow)}`,
+    "messages dropped for the others of them": count(visitors.dropped),
     "HTTP requests, watchers, events": `${count(visitors.rest)}, ${count(visitors.watches)}, ${count(visitors.events)}`,
     "descriptors before, most, after": `${descriptors.before}, ${descriptors.most}, ${descriptors.after}`,
     "RSS at the start, at the end": `${first.toFixed(1)} MiB, ${last.toFixed(1)} MiB`,

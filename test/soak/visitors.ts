@@ -5,11 +5,14 @@ import { setTimeout as delay } from "node:timers/promises";
 import { WebSocket } from "ws";
 import type { Endpoint } from "../../schemas/index.ts";
 import { EndpointList, MessageReply } from "../../schemas/index.ts";
+import { until } from "../support/figures.ts";
 import { FrontendProcess } from "../support/frontend-process.ts";
 import type { Random } from "../support/random.ts";
 
 /** Milliseconds after which something that has to come will not come any more. */
 const PATIENCE = 20_000;
+/** What a client that does not read asks the service `source` for: more than the kernel and `slowReaderBytes` hold. */
+const ASKED = { text: "4000 480", messages: 4000 };
 
 /**
  * What goes on beside the mixed run: a guest whose frontend is killed again and again, services of clients that come
@@ -17,7 +20,18 @@ const PATIENCE = 20_000;
  */
 export class Visitors {
   readonly problems: string[] = [];
-  readonly figures = { kills: 0, echoes: 0, services: 0, serviceMessages: 0, rest: 0, watches: 0, events: 0 };
+  readonly figures = {
+    kills: 0,
+    echoes: 0,
+    services: 0,
+    serviceMessages: 0,
+    rest: 0,
+    watches: 0,
+    events: 0,
+    stalls: 0,
+    closedSlow: 0,
+    dropped: 0,
+  };
   readonly #socketPath: string;
   /** Where the frontends that are killed attach: the guest `killed`. */
   readonly #frontendSocket: string;
@@ -42,6 +56,7 @@ export class Visitors {
       () => this.#rest(),
       () => this.#declare(),
       () => this.#watch(),
+      () => this.#stall(),
     ];
     this.#done = Promise.all(visits.map((visit) => this.#again(visit)));
   }
@@ -137,6 +152,51 @@ export class Visitors {
     if (this.#random.chance(0.5)) socket.close(1000);
     else socket.terminate();
     await closed;
+  }
+
+  /**
+   * Asks for much and reads nothing of it, until the bridge has closed it for that, or has dropped messages: each has come
+   * then, or is counted.
+   */
+  async #stall(): Promise<void> {
+    const policy = this.#random.pick(["close", "drop-oldest", "drop-newest"]);
+    const before = (await this.#source()).counters.dropped;
+    const socket = await this.#connect(`/ws/v1/inside/source?slow=${policy}`);
+    if (socket === undefined) throw new Error("inside/source cannot be opened");
+    const closed = once(socket, "close") as Promise<[number]>;
+    let received = 0;
+    socket.on("message", () => {
+      received++;
+    });
+    socket.pause();
+    socket.send(ASKED.text);
+    this.figures.stalls++;
+    if (policy === "close") {
+      await until("a client that does not read has no channel any more", async () =>
+        (await this.#source()).clients === 0 ? true : undefined,
+      );
+      socket.resume();
+      const [code] = await closed;
+      if (code === 1013) this.figures.closedSlow++;
+      else this.problems.push(`a client that does not read was closed with ${code}`);
+      return;
+    }
+    const dropped = async () => (await this.#source()).counters.dropped - before;
+    await until(`a message is dropped (${policy})`, async () => ((await dropped()) > 0 ? true : undefined));
+    socket.resume();
+    await until(`${ASKED.messages} messages have come, or are counted as dropped`, async () =>
+      (await dropped()) + received === ASKED.messages ? true : undefined,
+    );
+    this.figures.dropped += await dropped();
+    socket.close(1000);
+    await closed;
+  }
+
+  /** The service that sends what it is asked for. */
+  async #source(): Promise<Endpoint> {
+    const source = (await this.#endpoints("inside")).find((each) => each.name === "source");
+    if (source === undefined) throw new Error("inside/source is not listed");
+    return source;
   }
 
   /** Single messages over HTTP, each answered by the echo. */

@@ -44,6 +44,8 @@ export interface Ended {
 }
 
 interface StartOptions {
+  /** Flags of Node, besides. */
+  readonly flags?: readonly string[];
   /** How many the process may have (prlimit(1)). */
   descriptors?: number;
   /** Takes the lines of its log, which are shown otherwise. */
@@ -71,14 +73,14 @@ export class BridgeProcess {
    */
   static async start(
     configure: (directory: string) => ConfigInput,
-    { descriptors, onLog }: StartOptions = {},
+    { flags = [], descriptors, onLog }: StartOptions = {},
   ): Promise<BridgeProcess> {
     const directory = mkdtempSync(join(tmpdir(), "rpmsg-bridge-"));
     const config = join(directory, "config.json");
     const defaults: ConfigInput = { listen: "127.0.0.1:0", logLevel: "error" };
     writeFileSync(config, JSON.stringify({ ...defaults, ...configure(directory) }));
     const probe = pathToFileURL(compiled("test/support/probe.js")).href;
-    const options = ["--expose-gc", "--enable-source-maps", "--import", probe];
+    const options = ["--expose-gc", "--enable-source-maps", "--import", probe, ...flags];
     const child = fork(compiled("server/main.js"), ["serve", "--config", config], {
       ...(descriptors === undefined
         ? { execArgv: options }
