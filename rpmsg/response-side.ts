@@ -326,7 +326,10 @@ export class ResponseSide implements SendQueueDevice {
 
   /** Touches the queue no more. Buffers that are posted anew at this moment were read. */
   #leave(): void {
-    for (const head of this.#queue?.posted() ?? []) this.#senders[head] = undefined;
+    for (const head of this.#queue?.posted() ?? []) {
+      this.#senders[head] = undefined;
+      this.#tickets[head] = undefined;
+    }
     this.#queue = undefined;
   }
 

@@ -116,6 +116,10 @@ function guard(app: FastifyInstance, bridge: Bridge): void {
   app.decorateRequest("permit");
   app.decorateRequest("view");
   app.addHook("onRequest", async (request, reply) => {
+    if (bridge.standsStill) {
+      reply.header("connection", "close");
+      throw new HttpProblem("draining", "the bridge goes on in another process: ask again");
+    }
     const peer = bridge.peers.of(request.raw);
     bridge.admission.request(request.raw, peer);
     checkAccess(request.headers, bridge.config, peer);

@@ -56,6 +56,7 @@ export class Bridge implements ChannelHost {
   readonly #inheritance: Inheritance | undefined;
   /** Sockets of the other bridge's guests that this one has not. */
   readonly #abandoned: string[] = [];
+  #standsStill = false;
   #state: "new" | "ready" | "suspended" | "draining" | "closed" = "new";
 
   /**
@@ -134,14 +135,22 @@ export class Bridge implements ChannelHost {
     await this.channels.restart(timeout);
   }
 
+  /** Between `pause` and `resume`: what is asked for now is not part of what is handed over. */
+  get standsStill(): boolean {
+    return this.#standsStill;
+  }
+
   /** Every guest stands still, unnoticed. */
   pause(): void {
+    this.#standsStill = true;
     for (const guest of this.#guests.values()) guest.pause();
   }
 
   /** Goes on, after `suspend` and `pause`, or after the bridge whose state this one has. */
   resume(): void {
+    this.#standsStill = false;
     for (const guest of this.#guests.values()) guest.resume();
+    this.channels.resume();
     for (const path of this.#abandoned.splice(0)) rmSync(path, { force: true });
     this.#state = "ready";
   }

@@ -77,8 +77,6 @@ export interface ChannelSnapshot<Ticket = unknown> {
   readonly exclusive: boolean;
   readonly replaceable: boolean;
   readonly listens: boolean;
-  /** The client may not send. */
-  readonly refusal?: "forbidden" | "read-only";
   readonly waiting: readonly WaitingMessage<Ticket>[];
   /** What was sent and the guest may not have read, by the first descriptor of its buffer. */
   readonly unread: readonly { readonly head: number; readonly ticket: unknown }[];

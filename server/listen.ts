@@ -1,3 +1,4 @@
+import { rmSync } from "node:fs";
 import type { Server } from "node:net";
 import { isIP } from "node:net";
 import type { Server as TlsServer } from "node:tls";
@@ -39,18 +40,18 @@ export async function listen(bridge: Bridge, log: Log, succession?: Succession):
   const tls = config.tls && tlsOptions(config.tls);
   const made = gate.open && config.auth !== "none" && !isLocal(address) ? gate.close() : undefined;
   const app = buildApp(bridge, tls);
+  let isAdopted = false;
   const door = new HttpDoor(app.server, "path" in address ? address.path : undefined);
   try {
     await bridge.start();
     const inherited = succession?.listener(config.listen);
+    isAdopted = inherited !== undefined;
     if (inherited === undefined) await withMode(address, config.socketMode, () => app.listen(address));
+    else await app.ready();
     await succession?.complete();
-    // From here on everything is ours.
-    if (inherited !== undefined) {
-      await app.ready();
-      await listenOn(app.server, inherited);
-    }
+    // From here on everything is ours; the guests wait.
     if (succession !== undefined) bridge.resume();
+    if (inherited !== undefined) await listenOn(app.server, inherited);
   } catch (error) {
     bridge.close();
     await app.close();
@@ -69,6 +70,8 @@ export async function listen(bridge: Bridge, log: Log, succession?: Succession):
       files?.stop();
       app.server.closeAllConnections();
       await app.close();
+      // Of a socket that another process has bound Node does not remove the file.
+      if (isAdopted && "path" in address) rmSync(address.path, { force: true });
     },
   };
 }

@@ -6,9 +6,10 @@ import { closeFd, recvmsg, sendmsg } from "./unix-socket.ts";
 /** `u32 magic; u32 bytes of the payload; u32 descriptors`, little endian, before each payload. */
 const HEADER_SIZE = 12;
 const MAGIC = 0x4852_4252;
-/** Longest payload, and most descriptors of one record: what is longer is not meant. */
-const MAX_PAYLOAD = 2 ** 30;
-const MAX_DESCRIPTORS = 65_536;
+/** What is longer is not meant. */
+const MOST: RecordBounds = { payload: 2 ** 30, descriptors: 65_536 };
+/** Reads in one go, so that a peer that never stops leaves others their turn. */
+const TURN_BUDGET = 256;
 /** Descriptors that go with one byte; the receiver takes 64 at a time (posix/unix-socket.ts). */
 const DESCRIPTORS_AT_ONCE = 60;
 
@@ -19,11 +20,19 @@ export interface RecordEvents {
   onClose(error: Error | undefined): void;
 }
 
+/** Of one record that is received. */
+export interface RecordBounds {
+  /** Bytes. */
+  readonly payload: number;
+  readonly descriptors: number;
+}
+
 /** Records with descriptors over a connected stream socket (unix(7)): of any length, each whole and in order. */
 export class RecordSocket {
   readonly #fd: number;
   readonly #poller: Poller;
   readonly #events: RecordEvents;
+  readonly #bounds: RecordBounds;
   readonly #header = new Uint8Array(HEADER_SIZE);
   readonly #fields = new DataView(this.#header.buffer);
   #headerBytes = 0;
@@ -36,10 +45,11 @@ export class RecordSocket {
   #closed = false;
 
   /** Takes the descriptor of a connected, non-blocking stream socket. */
-  constructor(fd: number, poller: Poller, events: RecordEvents) {
+  constructor(fd: number, poller: Poller, events: RecordEvents, bounds = MOST) {
     this.#fd = fd;
     this.#poller = poller;
     this.#events = events;
+    this.#bounds = bounds;
     const result = poller.add(fd, (ready) => this.#ready(ready));
     if (result < 0) {
       closeFd(fd);
@@ -112,8 +122,16 @@ export class RecordSocket {
 
   #ready(ready: number): void {
     if ((ready & EPOLLOUT) !== 0 && !this.flushed) this.#flush();
+    this.#readAll();
+  }
+
+  #readAll(): void {
     try {
-      while (!this.#closed && this.#read());
+      for (let budget = TURN_BUDGET; budget > 0; budget--) {
+        if (this.#closed || !this.#read()) return;
+      }
+      // The poller reports changes only: what is left must be asked for.
+      setImmediate(() => this.#readAll());
     } catch (error) {
       this.close(error instanceof Error ? error : new Error(String(error)));
     }
@@ -138,6 +156,7 @@ export class RecordSocket {
       return false;
     }
     this.#fds.push(...this.#arrived);
+    if (this.#fds.length > this.#bounds.descriptors) throw new Error("a record brings too many descriptors");
     if (payload !== undefined) {
       this.#payloadBytes += got;
       return true;
@@ -146,7 +165,7 @@ export class RecordSocket {
     if (this.#headerBytes < HEADER_SIZE) return true;
     const length = this.#fields.getUint32(4, true);
     if (this.#fields.getUint32(0, true) !== MAGIC) throw new Error("the peer speaks another protocol");
-    if (length > MAX_PAYLOAD || this.#fields.getUint32(8, true) > MAX_DESCRIPTORS) {
+    if (length > this.#bounds.payload || this.#fields.getUint32(8, true) > this.#bounds.descriptors) {
       throw new Error("a record is too long");
     }
     this.#payload = new Uint8Array(length);

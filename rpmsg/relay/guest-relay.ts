@@ -244,7 +244,7 @@ export class GuestRelay implements TransportDevice {
     const { u8, u32 } = rings.window;
     const header = this.#header;
     from.wantCalls(false);
-    for (let budget = TURN_BUDGET; budget > 0; budget--) {
+    for (let budget = TURN_BUDGET; budget > 0; ) {
       let head = from.popUsed();
       if (head === -1) {
         from.wantCalls(true);
@@ -258,6 +258,7 @@ export class GuestRelay implements TransportDevice {
       this.#posted--;
       // It was there when it was posted.
       if (!response.peek()) throw new GuestError("avail-index-jump", "a posted buffer was taken back");
+      budget -= response.descriptorCount;
       if (response.writableLength < written) {
         throw new GuestError(
           "buffer-too-small",

@@ -191,6 +191,11 @@ export class VhostUserBackend {
 
   #changeMemory(change: (memory: MemoryTable) => void): undefined {
     this.#vrings.changeMemory(change);
+    this.#tellUnsealed();
+  }
+
+  /** Once a connection. */
+  #tellUnsealed(): void {
     if (this.#unsealedTold || !this.#vrings.hasUnsealedMemory) return;
     this.#unsealedTold = true;
     this.#events.onUnsealed?.();
@@ -268,6 +273,7 @@ export class VhostUserBackend {
           run: (message) => {
             this.#needs(protocolFeature.LOG_SHMFD, message);
             vrings.setLogBase(message);
+            this.#tellUnsealed();
             return u64Payload(0n);
           },
         },
@@ -291,6 +297,7 @@ export class VhostUserBackend {
           run: (message) => {
             this.#needs(protocolFeature.INFLIGHT_SHMFD, message);
             vrings.setInflight(message);
+            this.#tellUnsealed();
             return undefined;
           },
         },

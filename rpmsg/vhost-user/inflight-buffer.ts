@@ -81,6 +81,11 @@ export class InflightBuffer {
     return { ...this.description, fd: this.fd };
   }
 
+  /** The frontend cannot truncate the file. */
+  get sealed(): boolean {
+    return this.#file.sealed;
+  }
+
   /** The file, open until `close`. */
   get fd(): number {
     return this.#file.fd;

@@ -48,6 +48,11 @@ export class MigrationLog {
     this.#use(file);
   }
 
+  /** Whether the frontend cannot truncate the file; undefined where there is none. */
+  get sealed(): boolean | undefined {
+    return this.#file?.sealed;
+  }
+
   snapshot(): LogSnapshot {
     const file = this.#file;
     return {

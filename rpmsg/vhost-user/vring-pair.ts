@@ -88,9 +88,9 @@ export class VringPair {
     }
   }
 
-  /** Whether some of the guest's memory can be truncated by the frontend. */
+  /** Whether a file that is mapped here can be truncated by the frontend. */
   get hasUnsealedMemory(): boolean {
-    return this.#memory.hasUnsealed;
+    return this.#memory.hasUnsealed || this.#log.sealed === false || this.#inflight?.sealed === false;
   }
 
   /** What there is to know while the device is paused. */
@@ -122,6 +122,7 @@ export class VringPair {
       const result = this.#vring(index).restore(vring);
       if (result < 0) throw new SystemError("socket", `cannot wait for a kick: ${errnoName(result)}`);
     }
+    this.#updateLog();
   }
 
   /** Runs the device where it ran when its state was taken. */

@@ -34,7 +34,7 @@ import { JsonChannel } from "./json.ts";
 import { MessageEncoder } from "./message-encoder.ts";
 import { MuxConnection } from "./mux.ts";
 import type { Opening } from "./opening.ts";
-import { judge } from "./opening.ts";
+import { isSame, judge } from "./opening.ts";
 import { RawChannel } from "./raw.ts";
 import type { OpenChannel } from "./subscription.ts";
 import { UnwritablePort } from "./unwritable-port.ts";
@@ -82,6 +82,8 @@ export class Channels {
   readonly #servers: Readonly<Record<Protocol, WebSocketServer>>;
   /** Sessions whose clients are away, longest first. */
   readonly #waiting = new Set<JsonChannel>();
+  /** Not while everything is handed over, or has been and is not ours yet. */
+  #isReachable = true;
   #liveness: NodeJS.Timeout | undefined;
   #pongCheck: NodeJS.Timeout | undefined;
   #onGone: (() => void) | undefined;
@@ -224,11 +226,19 @@ export class Channels {
    * cut off. JSON sessions go on.
    */
   async restart(timeout: number): Promise<void> {
+    this.#isReachable = false;
+    for (const session of this.#waiting) session.awaitReturn(undefined);
     await this.#closeAll(closeCode.restart, "the bridge goes on in another process", timeout);
     if (this.#connections.size === 0) return;
     const gone = this.#gone(CUT_OFF);
     for (const connection of this.#connections) connection.terminate();
     await gone;
+  }
+
+  /** Clients can come back. */
+  resume(): void {
+    this.#isReachable = true;
+    for (const session of this.#waiting) session.awaitReturn(this.#host.limits.sessionTimeout);
   }
 
   /** Sessions of clients that are away; the guests stand still. */
@@ -241,15 +251,16 @@ export class Channels {
    * @param find the endpoint with this id
    */
   restore(sessions: readonly SessionSnapshot[], find: (id: string) => EndpointPort | undefined): void {
+    this.#isReachable = false;
     const bounds = sendBounds(this.#host.limits);
     for (const snapshot of sessions) {
       const endpoint = find(snapshot.endpoint);
       if (endpoint === undefined) continue;
       const channel = this.#makeSession(snapshot);
       channel.restore(snapshot, (events) => {
-        const { refusal } = snapshot.channel;
+        const { sendRefusal } = snapshot.allowed;
         const port = endpoint.restore(snapshot.channel, bounds, events);
-        return refusal === undefined ? port : new UnwritablePort(port, refusal);
+        return sendRefusal === undefined ? port : new UnwritablePort(port, sendRefusal);
       });
       this.#sessions.set(channel.session, channel);
     }
@@ -319,19 +330,19 @@ export class Channels {
   ): void {
     const session = query.resume === undefined ? undefined : this.#sessions.get(query.resume);
     const { connection, permit } = client;
+    const allowed = judge(permit, endpoint, query);
     if (session?.endpoint === endpoint && session.owner === permit.name) {
-      const socket = take();
-      if (socket === undefined) return;
-      this.#serve(client, socket, session, () => {});
-      session.attach(connection, query.after ?? 0);
-      return;
+      if (isSame(session.allowed, allowed)) {
+        const socket = take();
+        if (socket === undefined) return;
+        this.#serve(client, socket, session, () => {});
+        session.attach(connection, query.after ?? 0);
+        return;
+      }
+      // Rights may be others after a hand-over: the client goes on with those that it has now, in a session of its own.
+      session.close(closeCode.restart, "");
     }
-    const facts = {
-      policy: query.slow,
-      encoding: query.encoding,
-      owner: permit.name,
-      anywhere: permit.isAdmin(endpoint),
-    };
+    const facts = { policy: query.slow, encoding: query.encoding, owner: permit.name, allowed };
     const channel = this.#makeSession(facts, withdraw);
     const port = this.open(endpoint, query, permit, channel);
     channel.bind(port, this.#host.directory.idOf(endpoint));
@@ -347,7 +358,7 @@ export class Channels {
   }
 
   #makeSession(
-    facts: Pick<SessionSnapshot, "policy" | "encoding" | "owner" | "anywhere">,
+    facts: Pick<SessionSnapshot, "policy" | "encoding" | "owner" | "allowed">,
     withdraw?: () => void,
   ): JsonChannel {
     const { instance, limits, counts } = this.#host;
@@ -355,7 +366,7 @@ export class Channels {
       policy: facts.policy,
       encoding: facts.encoding,
       owner: facts.owner,
-      anywhere: facts.anywhere,
+      allowed: facts.allowed,
       limits,
       encoder: this.#encoder,
       counts,
@@ -375,6 +386,7 @@ export class Channels {
   /** A session waits for its client: beyond the bound, the one that has done so for longest ends. */
   #away(session: JsonChannel): void {
     this.#waiting.add(session);
+    session.awaitReturn(this.#isReachable ? this.#host.limits.sessionTimeout : undefined);
     const [oldest] = this.#waiting;
     const { limits, counts } = this.#host;
     if (oldest === undefined || this.#waiting.size <= limits.waitingSessions) return;

@@ -29,6 +29,7 @@ import { parseFrame } from "./frame-parser.ts";
 import type { LatencyProbe } from "./latency-probe.ts";
 import type { MessageEncoder } from "./message-encoder.ts";
 import { decodeText } from "./message-encoder.ts";
+import type { Allowed } from "./opening.ts";
 import type { OutflowSink } from "./outflow.ts";
 import { Outflow } from "./outflow.ts";
 import type { ReplaySnapshot } from "./replay-log.ts";
@@ -46,8 +47,8 @@ export interface JsonOptions {
   readonly instance: string;
   /** Name of the token of the client; only who has that may come back. */
   readonly owner: string | undefined;
-  /** It may send to any address but that of name service. */
-  readonly anywhere: boolean;
+  /** What the client may do. */
+  readonly allowed: Allowed;
   /** A client whose connection broke may come back. */
   readonly resumable: boolean;
   /** The client is away, and the session waits for its return. */
@@ -66,7 +67,7 @@ export interface SessionSnapshot {
   readonly policy: SlowPolicy;
   readonly encoding: Encoding | undefined;
   readonly owner: string | undefined;
-  readonly anywhere: boolean;
+  readonly allowed: Allowed;
   readonly channel: ChannelSnapshot<MessageId>;
   readonly log: ReplaySnapshot;
   readonly results: ReplaySnapshot;
@@ -115,7 +116,7 @@ export class JsonChannel implements ChannelEvents<MessageId>, ConnectionHandler,
     this.#outflow = new Outflow(this, options.policy, options.limits);
     this.#log = new ReplayLog(options.limits, options.budget);
     this.#results = new ReplayLog(options.limits, options.budget);
-    this.#destinations = new Destinations(options.anywhere);
+    this.#destinations = new Destinations(options.allowed.anywhere);
   }
 
   get endpoint(): unknown {
@@ -124,6 +125,10 @@ export class JsonChannel implements ChannelEvents<MessageId>, ConnectionHandler,
 
   get owner(): string | undefined {
     return this.#options.owner;
+  }
+
+  get allowed(): Allowed {
+    return this.#options.allowed;
   }
 
   /** The endpoint is open. */
@@ -168,6 +173,12 @@ export class JsonChannel implements ChannelEvents<MessageId>, ConnectionHandler,
     if (port.pendingBytes >= this.#marks.pause) connection.pauseReading();
   }
 
+  /** Whoever is away has so long to come back from now on; without a bound while the bridge itself cannot be reached. */
+  awaitReturn(milliseconds: number | undefined): void {
+    clearTimeout(this.#away);
+    if (milliseconds !== undefined) this.#away = setTimeout(() => this.#end(), milliseconds).unref();
+  }
+
   /** For a session whose client is away, while the guest stands still. */
   snapshot(): SessionSnapshot | undefined {
     const port = this.#port;
@@ -178,7 +189,7 @@ export class JsonChannel implements ChannelEvents<MessageId>, ConnectionHandler,
       policy: this.#options.policy,
       encoding: this.#options.encoding,
       owner: this.#options.owner,
-      anywhere: this.#options.anywhere,
+      allowed: this.#options.allowed,
       channel: port.snapshot(),
       log: this.#log.snapshot(),
       results: this.#results.snapshot(),
@@ -362,7 +373,6 @@ export class JsonChannel implements ChannelEvents<MessageId>, ConnectionHandler,
       return;
     }
     this.#connection = undefined;
-    this.#away = setTimeout(() => this.#end(), this.#options.limits.sessionTimeout).unref();
     // What waited for the client waits for its return.
     this.#outflow.drained();
     this.#options.onAway(this);

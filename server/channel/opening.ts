@@ -18,6 +18,12 @@ export interface Allowed {
   readonly listens: boolean;
   /** Why it may not send. */
   readonly sendRefusal: Refusal | undefined;
+  /** It may send to any address but that of name service. */
+  readonly anywhere: boolean;
+}
+
+export function isSame(a: Allowed, b: Allowed): boolean {
+  return a.listens === b.listens && a.sendRefusal === b.sendRefusal && a.anywhere === b.anywhere;
 }
 
 /**
@@ -41,5 +47,5 @@ export function judge(permit: Permit, endpoint: EndpointPort, opening: Opening):
   if (takeover === "1") permit.demand("admin", endpoint, "takeover=1");
   // With an address of one's choice one gets what is meant for another endpoint's clients.
   if (local !== undefined) permit.demand("admin", endpoint, "local=");
-  return { listens: listens && reads, sendRefusal };
+  return { listens: listens && reads, sendRefusal, anywhere: permit.isAdmin(endpoint) };
 }

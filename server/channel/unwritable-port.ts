@@ -48,7 +48,7 @@ export class UnwritablePort<Ticket> implements ChannelPort<Ticket> {
   }
 
   snapshot(): ChannelSnapshot<Ticket> {
-    return { ...this.#port.snapshot(), refusal: this.#refusal };
+    return this.#port.snapshot();
   }
 
   close(): void {

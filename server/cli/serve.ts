@@ -28,7 +28,8 @@ export async function serve(flags: ServeFlags & { successorOf?: string }): Promi
   const bridge = new Bridge(config, logger, new Map(), succession);
   let listener: Listener;
   try {
-    if ("path" in address) await removeStaleSocket(address.path);
+    if ("path" in address && succession?.listens(config.listen) !== true)
+      await removeStaleSocket(address.path);
     listener = await listen(bridge, log, succession);
   } catch (error) {
     succession?.giveUp();
@@ -106,7 +107,8 @@ async function removeStaleSocket(path: string): Promise<void> {
       probe.destroy();
       resolve(true);
     });
-    probe.on("error", () => resolve(false));
+    // One that is too busy to take a connection is there, too.
+    probe.on("error", ({ code }: NodeJS.ErrnoException) => resolve(code !== "ECONNREFUSED"));
   });
   if (!live) unlinkSync(path);
 }

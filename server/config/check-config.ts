@@ -9,6 +9,13 @@ import { ConfigError } from "./config-error.ts";
 export function checkConfig(input: unknown): Config {
   const checked = Config.safeParse(input);
   if (!checked.success) throw describe(checked.error);
+  const { listen, handover } = checked.data;
+  if (handover !== undefined && listen.startsWith("localhost:")) {
+    throw new ConfigError(
+      "listen",
+      "localhost may be two addresses, of which one can be handed over: with handover, want one such as 127.0.0.1:8080",
+    );
+  }
   return checked.data;
 }
 

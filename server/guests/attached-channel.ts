@@ -173,6 +173,7 @@ export class AttachedChannel<Ticket> implements ChannelPort<Ticket>, Holder {
   /** What waited, and what the guest may not have read, where the snapshot was taken. */
   restore({ waiting, unread }: ChannelSnapshot<Ticket>): this {
     this.#queue.restore(waiting);
+    if (this.heldBytes > 0) this.endpoint.attachment.budget.grown(this, this.heldBytes);
     this.endpoint.attachment.device.restoreUnread(this.#queue, unread);
     return this;
   }

@@ -325,6 +325,8 @@ export class Attachment {
   /** Goes on: after `pause`, or where another process stopped. */
   resume(): void {
     this.#unread = new Map();
+    // Whoever had it in another process did not come along.
+    for (const local of [...this.#locals.values()]) if (local.users === 0) local.release();
     this.device.resume();
     this.#link?.resume?.();
   }

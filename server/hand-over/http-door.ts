@@ -1,7 +1,10 @@
-import { linkSync, renameSync } from "node:fs";
+import { renameSync } from "node:fs";
 import type { Server, ServerResponse } from "node:http";
-import { duplicateFd, errnoName, SystemError } from "../../rpmsg/index.ts";
+import { closeFd, duplicateFd, errnoName, SystemError } from "../../rpmsg/index.ts";
 import { descriptorOf } from "../descriptors.ts";
+
+/** Milliseconds in which connections that are cut off are gone. */
+const CUT_OFF = 1000;
 
 /**
  * The listening socket of an HTTP server, which can be let go of without being closed: connections then wait in its
@@ -42,28 +45,35 @@ export class HttpDoor {
     const path = this.#path;
     if (path === undefined) {
       this.#server.close();
-    } else {
-      // libuv removes the file of a socket that it has bound.
-      const kept = `${path}.handing-over`;
-      linkSync(path, kept);
-      this.#server.close();
-      renameSync(kept, path);
+      return copy;
     }
+    // libuv removes the file of a socket that it has bound: it is to find none.
+    const kept = `${path}.${process.pid}`;
+    renameSync(path, kept);
+    this.#server.close();
+    renameSync(kept, path);
     return copy;
   }
 
-  /** Waits until all requests are answered; after so many milliseconds the connections are cut. */
+  /**
+   * Waits until all requests are answered; after so many milliseconds the connections are cut. In the end whoever serves
+   * a request knows that it is over.
+   */
   async idle(timeout: number): Promise<void> {
-    if (this.#open.size > 0) {
-      let timer: NodeJS.Timeout | undefined;
-      await new Promise<void>((resolve) => {
-        this.#onIdle = resolve;
-        timer = setTimeout(resolve, timeout);
-      });
-      this.#onIdle = undefined;
-      clearTimeout(timer);
-    }
+    await this.#answered(timeout);
     this.#server.closeAllConnections();
+    await this.#answered(CUT_OFF);
+  }
+
+  async #answered(timeout: number): Promise<void> {
+    if (this.#open.size === 0) return;
+    let timer: NodeJS.Timeout | undefined;
+    await new Promise<void>((resolve) => {
+      this.#onIdle = resolve;
+      timer = setTimeout(resolve, timeout);
+    });
+    this.#onIdle = undefined;
+    clearTimeout(timer);
   }
 
   /** Takes connections again. */
@@ -71,7 +81,8 @@ export class HttpDoor {
     const fd = this.#fd;
     if (fd === undefined) return;
     this.#fd = undefined;
-    await listenOn(this.#server, fd);
+    if (this.#server.listening) closeFd(fd);
+    else await listenOn(this.#server, fd);
   }
 }
 

@@ -19,6 +19,10 @@ import { decode, encode, HAND_OVER_VERSION, monotonic } from "./messages.ts";
 const CLIENTS_SHARE = 0.4;
 /** Milliseconds that a connection may take to say what it wants. */
 const HELLO_TIMEOUT = 5000;
+/** What a successor says is short, and brings nothing. */
+const BOUNDS = { payload: 4096, descriptors: 0 };
+/** Connections that have not said yet what they want. */
+const MOST_UNKNOWN = 8;
 /** What a hand-over that fails goes on with. */
 const RETRY_LISTEN = 1000;
 
@@ -43,6 +47,7 @@ export class Predecessor {
   #listener: number;
   #running: HandOver | undefined;
   #finished: Promise<void> = Promise.resolve();
+  #unknown = 0;
   #closed = false;
 
   /** @throws SystemError socket: the path cannot be listened on */
@@ -83,6 +88,11 @@ export class Predecessor {
   }
 
   #serve(fd: number): void {
+    if (this.#unknown >= MOST_UNKNOWN) {
+      closeFd(fd);
+      return;
+    }
+    this.#unknown++;
     let handOver: HandOver | undefined;
     let timer: NodeJS.Timeout | undefined;
     const refuse = (reason: string): void => {
@@ -90,33 +100,37 @@ export class Predecessor {
       socket.send(encode({ type: "refused", reason }));
       socket.end();
     };
-    const socket = new RecordSocket(fd, this.#poller, {
-      onRecord: (payload, fds) => {
-        for (const each of fds) closeFd(each);
-        const message = decode(payload);
-        if (handOver !== undefined) {
-          handOver.receive(message);
-          return;
-        }
-        clearTimeout(timer);
-        const reason = this.#refusal(message);
-        if (reason !== undefined) {
-          refuse(reason);
-          return;
-        }
-        handOver = new HandOver(this.#estate, socket, () => this.#stopListening());
-        this.#running = handOver;
-        this.#finished = handOver.run().then((done) => {
-          this.#running = undefined;
-          if (done) this.#estate.onGone();
-          else if (this.#listener < 0 && !this.#closed) this.#listenAgain();
-        });
-      },
-      onClose: (error) => {
-        clearTimeout(timer);
-        handOver?.closed(error);
-      },
-    });
+    const known = (): void => {
+      if (timer === undefined) return;
+      clearTimeout(timer);
+      timer = undefined;
+      this.#unknown--;
+    };
+    const onRecord = (payload: Uint8Array): void => {
+      const message = decode(payload);
+      if (handOver !== undefined) {
+        handOver.receive(message);
+        return;
+      }
+      known();
+      const reason = this.#refusal(message);
+      if (reason !== undefined) {
+        refuse(reason);
+        return;
+      }
+      handOver = new HandOver(this.#estate, socket, () => this.#stopListening());
+      this.#running = handOver;
+      this.#finished = handOver.run().then((done) => {
+        this.#running = undefined;
+        if (done) this.#estate.onGone();
+        else if (this.#listener < 0 && !this.#closed) this.#listenAgain();
+      });
+    };
+    const onClose = (error: Error | undefined): void => {
+      known();
+      handOver?.closed(error);
+    };
+    const socket = new RecordSocket(fd, this.#poller, { onRecord, onClose }, BOUNDS);
     timer = setTimeout(() => socket.close(), HELLO_TIMEOUT).unref();
   }
 
@@ -133,6 +147,7 @@ export class Predecessor {
   }
 
   #listenAgain(): void {
+    if (this.#closed) return;
     const listener = listenUnix(this.#estate.path, 0o600);
     if (listener < 0) {
       setTimeout(() => this.#listenAgain(), RETRY_LISTEN).unref();
@@ -221,11 +236,16 @@ class HandOver {
       log.write("handed-over", { milliseconds: monotonic() - started });
       return true;
     }
-    // Whatever is said to it comes before the end of the connection: see Succession.
-    this.#socket.send(encode({ type: "refused", reason }));
-    this.#socket.end();
+    // One that has the state is told before the connection ends: see Succession. One that has only a part of it, and may
+    // never read the rest, can do nothing with that.
+    if (this.#socket.flushed) {
+      this.#socket.send(encode({ type: "refused", reason }));
+      this.#socket.end();
+    } else {
+      this.#socket.close();
+    }
     bridge.resume();
-    await door.open();
+    await door.open().catch((error: unknown) => bridge.report(error));
     log.write("hand-over-failed", { reason });
     return false;
   }

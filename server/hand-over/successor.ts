@@ -3,8 +3,8 @@ import type { Inheritance } from "./bridge-state.ts";
 import type { Message, State } from "./messages.ts";
 import { decode, encode, HAND_OVER_VERSION, monotonic } from "./messages.ts";
 
-/** Milliseconds in which the predecessor has to send its state: far more than it gives itself. */
-const STATE_TIMEOUT = 60_000;
+/** Milliseconds in which the predecessor has to send its state: the most that it may give itself, and some. */
+const STATE_TIMEOUT = 90_000;
 
 /** Why a hand-over did not come about; the predecessor goes on. */
 export class HandOverError extends Error {}
@@ -57,10 +57,14 @@ export class Succession implements Inheritance {
     return (this.#state as State).bridge;
   }
 
+  /** Whether the predecessor listens there. */
+  listens(listen: string): boolean {
+    return (this.#state as State).listen.text === listen;
+  }
+
   /** The predecessor's listening socket, where it listens there. */
   listener(listen: string): number | undefined {
-    const state = this.#state as State;
-    return state.listen.text === listen ? this.take(state.listen.fd) : undefined;
+    return this.listens(listen) ? this.take((this.#state as State).listen.fd) : undefined;
   }
 
   take(fd: number): number {
