@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import { libc } from "../../../rpmsg/posix/libc.ts";
 import { createMemory } from "../../../rpmsg/posix/shared-memory.ts";
-import { request, statePayload } from "../../../rpmsg/vhost-user/messages.ts";
+import { inflightPayload, request, statePayload, u64Payload } from "../../../rpmsg/vhost-user/messages.ts";
 import { titled, unsupported } from "../posix/support.ts";
 import { turns } from "../support/device-driver.ts";
 import { openEndpoint, texts } from "../support/device-endpoints.ts";
@@ -141,6 +141,29 @@ describe.skipIf(unsupported !== undefined)(titled("vhost-user memory"), () => {
     const all = table([{ guest: 0, size: 3 * PAGE, user: USER_BASE, offset: 0 }]);
     expect(await session.tell(request.SET_MEM_TABLE, all, [fd])).toBe(0);
     expect(session.unsealed).toBe(told);
+  });
+
+  test.each([
+    {
+      name: "a migration's log",
+      id: request.SET_LOG_BASE,
+      payload: Buffer.concat([u64Payload(BigInt(10 * PAGE)), u64Payload(0n)]),
+    },
+    {
+      name: "an in-flight buffer",
+      id: request.SET_INFLIGHT_FD,
+      payload: inflightPayload({ size: PAGE, offset: 0, queues: 2, entries: 16 }),
+    },
+  ])("$name that can be truncated is told of, too", async ({ id, payload }) => {
+    for (const [make, told] of [
+      [() => unsealable(10 * PAGE), 1],
+      [() => createMemory("sealed", 10 * PAGE), 0],
+    ] as const) {
+      const session = open();
+      await session.features();
+      expect(await session.tell(id, payload, [session.own(make())])).toBe(0);
+      expect([session.refused, session.unsealed]).toEqual([[], told]);
+    }
   });
 
   test("64 memory slots and no more", async () => {
