@@ -5,7 +5,7 @@ import { request } from "./http.ts";
 import { baseOf } from "./target.ts";
 
 /**
- * Changes a ticket, or a token, for a token that ends by itself: a page does so with the ticket of its address.
+ * Changes a token, or the ticket of the address that the bridge prints at the start, for a token that ends by itself.
  * @param target URL of the bridge, or of anything on it; in a browser it may be relative to the page
  * @returns the token, and when it ends
  * @throws RpmsgError `unauthorized` where the ticket is not good any more

@@ -54,7 +54,10 @@ export const Limits = z.strictObject({
   connections: Count.default(16_384),
   /** Most connections of one address, or of one network of IPv6 (/64); beyond them 429 `too-many-connections`. */
   connectionsPerAddress: Count.default(256),
-  /** Most WebSockets and event streams with one token; beyond them 429 `too-many-connections`. */
+  /**
+   * Most WebSockets and event streams with one token; beyond them 429 `too-many-connections`. And most tickets that
+   * wait to be used, and most sessions; beyond them 429 `rate-limited`.
+   */
   connectionsPerToken: Count.default(256),
   /** Upgrades, and other requests, of one address; beyond them 429 `rate-limited`. */
   connectRate: rate(20, 200),

@@ -76,7 +76,9 @@ export class Bridge implements ChannelHost {
     this.channels = new Channels(this);
     this.guestBudget = new MemoryBudget(config.limits.guestBytes, () => this.counts.limits.add("guestBytes"));
     this.peers = new Peers(config);
-    this.gate = new Gate(config, inheritance?.state.gate);
+    this.gate = new Gate(config, inheritance?.state.gate, Date.now, () =>
+      this.counts.limits.add("connectionsPerToken"),
+    );
     this.#log = new Log(log);
     this.#lines = new LineRate(config.limits.logRate, this.counts.limits);
     this.log = new BurstLog(this.#log, this.#lines);

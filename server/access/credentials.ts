@@ -50,14 +50,17 @@ export class Credentials {
   }
 
   /**
-   * Adds one that ends. Of those of the same token only the latest stay.
+   * Forgets what has ended. The ticket that is printed at the start does not count.
    * @param most how many of a token there may be
+   * @returns when a token may have one more; undefined: now
    */
-  addPassing(entry: Entry, now: number, most: number): void {
+  fullUntil(token: string | undefined, most: number, now: number): number | undefined {
     this.#entries = this.#entries.filter(({ until }) => until > now);
-    const mine = this.#entries.filter(({ permit }) => permit.name === entry.permit.name);
-    const surplus = new Set(mine.slice(0, Math.max(0, mine.length + 1 - most)));
-    this.#entries = [...this.#entries.filter((each) => !surplus.has(each)), entry];
+    const counted = this.#entries.filter(
+      ({ permit }) => permit.name === token && permit.shown !== "first-ticket",
+    );
+    // All live as long as each other: what was made first ends first.
+    return counted.at(-most)?.until;
   }
 
   /** All are compared, each in constant time: how long it takes tells nothing of them. */

@@ -4,6 +4,7 @@ import { HttpProblem } from "../problem.ts";
 import { takeBearer } from "./bearer.ts";
 import type { Entry } from "./credentials.ts";
 import { Credentials, hashOf, kindOf, newTicket, newToken } from "./credentials.ts";
+import type { Shown } from "./permit.ts";
 import { Permit } from "./permit.ts";
 
 /** Milliseconds that a ticket is good for, and one that is printed at the start. */
@@ -11,8 +12,6 @@ const TICKET_LIFE = 30_000;
 const FIRST_TICKET_LIFE = 15 * 60_000;
 /** Milliseconds that a session lasts. */
 const SESSION_LIFE = 12 * 3_600_000;
-/** Most tickets, and most sessions, of a token; beyond that the oldest ends. */
-const MOST_OF_A_TOKEN = 64;
 /** Name of the token that is made at the start. */
 const GENERATED = "generated";
 
@@ -31,13 +30,16 @@ interface Issued {
   readonly until: number;
 }
 
-type GateConfig = Pick<Config, "auth" | "tokens" | "readOnly">;
+type GateConfig = Pick<Config, "auth" | "tokens" | "readOnly" | "limits">;
 
 /** A session or a ticket, by the name of its token; undefined for the one that was made at the start. */
 interface IssuedSnapshot {
   readonly hash: Uint8Array;
   readonly token: string | undefined;
   readonly until: number;
+  /** When what is opened with it ends. */
+  readonly expires: number;
+  readonly shown: Shown;
 }
 
 /** What was given out, for a hand-over: plain data, hashes only. */
@@ -51,7 +53,10 @@ export interface GateSnapshot {
 /** Who may come in: what a request shows becomes its permit. */
 export class Gate {
   readonly #readOnly: boolean;
+  /** Most tickets, and most sessions, of a token: nobody's ends for those of others. */
+  readonly #most: number;
   readonly #now: () => number;
+  readonly #onFull: () => void;
   readonly #tokens = new Credentials();
   readonly #sessions = new Credentials();
   readonly #tickets = new Credentials();
@@ -64,15 +69,19 @@ export class Gate {
   /**
    * @param inherited what another bridge gave out: what is of tokens that are configured here is good here, too
    * @param now milliseconds since 1970
+   * @param onFull a token has as many tickets, or sessions, as it may have, and wants one more
    */
   constructor(
-    { auth, tokens, readOnly }: GateConfig,
+    { auth, tokens, readOnly, limits }: GateConfig,
     inherited?: GateSnapshot,
     now: () => number = Date.now,
+    onFull = () => {},
   ) {
     this.#readOnly = readOnly;
+    this.#most = limits.connectionsPerToken;
     this.#inherited = inherited;
     this.#now = now;
+    this.#onFull = onFull;
     if (auth === "none" || tokens.length === 0) this.#anybody = Permit.ofAll(readOnly);
     for (const { hash, ...token } of tokens) {
       const permit = Permit.ofToken(token, readOnly);
@@ -103,8 +112,10 @@ export class Gate {
     };
     this.#tokens.add(this.#made);
     this.#anybody = undefined;
-    if (known === undefined)
-      return { token, ticket: this.#issueTicket(permit, FIRST_TICKET_LIFE).credential };
+    if (known === undefined) {
+      const first = permit.shownAs("first-ticket");
+      return { token, ticket: this.#issue(this.#tickets, newTicket(), first, FIRST_TICKET_LIFE).credential };
+    }
     this.#restore(undefined, permit);
     return undefined;
   }
@@ -132,22 +143,39 @@ export class Gate {
     throw unauthorized(`the ${kind} is not known${kind === "ticket" ? " any more" : ""}`, true);
   }
 
-  /** A ticket for these rights. */
+  /**
+   * A ticket for these rights.
+   * @throws HttpProblem forbidden: a ticket gets none; rate-limited: the token has too many
+   */
   issueTicket(permit: Permit): Issued {
-    return this.#issueTicket(permit, TICKET_LIFE);
+    if (permit.shown !== "token")
+      throw new HttpProblem("forbidden", "a ticket gets no other: ask with a token");
+    this.#demandRoom(this.#tickets, "tickets", permit);
+    return this.#issue(this.#tickets, newTicket(), permit.shownAs("ticket"), TICKET_LIFE);
   }
 
-  /** A token for these rights that ends by itself. */
+  /**
+   * A token for these rights that ends by itself.
+   * @throws HttpProblem forbidden: only the ticket that is printed at the start gets one; rate-limited: the token has
+   *   too many
+   */
   issueSession(permit: Permit): Issued {
-    const session = permit.until(this.#now() + SESSION_LIFE);
-    return this.#issue(this.#sessions, newToken(), session, session.expires);
+    if (permit.shown === "ticket") {
+      throw new HttpProblem(
+        "forbidden",
+        "a ticket gets no session, but for the one that is printed at the start",
+      );
+    }
+    this.#demandRoom(this.#sessions, "sessions", permit);
+    const session = permit.shownAs("token", this.#now() + SESSION_LIFE);
+    return this.#issue(this.#sessions, newToken(), session, SESSION_LIFE);
   }
 
   snapshot(): GateSnapshot {
     const made = this.#made;
-    const issued = ({ hash, permit, until }: Entry): IssuedSnapshot => {
+    const issued = ({ hash, permit: { name, expires, shown }, until }: Entry): IssuedSnapshot => {
       // A configured token may have the name of the one that was made: but then none was.
-      return { hash, token: made === undefined ? permit.name : undefined, until };
+      return { hash, token: made === undefined ? name : undefined, until, expires, shown };
     };
     return {
       made: made?.hash,
@@ -163,22 +191,34 @@ export class Gate {
       [sessions, this.#sessions],
       [tickets, this.#tickets],
     ] as const) {
-      for (const { hash, token: name, until } of from) {
+      for (const { hash, token: name, until, expires, shown } of from) {
         if (name !== token) continue;
-        const end = Math.min(until, permit.expires);
-        const own = from === sessions ? permit.until(end) : permit;
-        to.addPassing({ hash: Buffer.from(hash), permit: own, until: end }, this.#now(), MOST_OF_A_TOKEN);
+        const own = permit.shownAs(shown, expires);
+        to.add({ hash: Buffer.from(hash), permit: own, until: Math.min(until, own.expires) });
       }
     }
   }
 
-  #issueTicket(permit: Permit, life: number): Issued {
-    const until = Math.min(this.#now() + life, permit.expires);
-    return this.#issue(this.#tickets, newTicket(), permit, until);
+  /** @throws HttpProblem rate-limited */
+  #demandRoom(credentials: Credentials, what: string, { name }: Permit): void {
+    const now = this.#now();
+    const until = credentials.fullUntil(name, this.#most, now);
+    if (until === undefined) return;
+    this.#onFull();
+    throw new HttpProblem(
+      "rate-limited",
+      `token "${name}" has ${this.#most} ${what}, the most there may be`,
+      {
+        "retry-after": String(Math.ceil((until - now) / 1000)),
+      },
+    );
   }
 
-  #issue(credentials: Credentials, credential: string, permit: Permit, until: number): Issued {
-    credentials.addPassing({ hash: hashOf(credential), permit, until }, this.#now(), MOST_OF_A_TOKEN);
+  /** @param life milliseconds */
+  #issue(credentials: Credentials, credential: string, permit: Permit, life: number): Issued {
+    const until = Math.min(this.#now() + life, permit.expires);
+    // Where everybody may come in nothing is asked for, so that nothing is to be known again.
+    if (!this.open) credentials.add({ hash: hashOf(credential), permit, until });
     return { credential, until };
   }
 }

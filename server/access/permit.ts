@@ -6,6 +6,12 @@ import { Patterns } from "./patterns.ts";
 /** Of these `--read-only` leaves nothing: they change what a guest sees. */
 const CHANGING: ReadonlySet<Right> = new Set(["write", "announce"]);
 
+/**
+ * What a client has shown: a token, or a session, which is one; a ticket; the ticket that is printed at the start. It
+ * says what may be made of it: what can be used once, and got out, must not become something that lives longer.
+ */
+export type Shown = "token" | "ticket" | "first-ticket";
+
 /** Why something may not be done: a code of errors. */
 export type Refusal = "forbidden" | "read-only";
 
@@ -22,6 +28,7 @@ export class Permit {
   readonly name: string | undefined;
   /** When it ends, in milliseconds since 1970. */
   readonly expires: number;
+  readonly shown: Shown;
   readonly #readOnly: boolean;
   /** By right; undefined: all of everything. */
   readonly #patterns: ReadonlyMap<Right, Patterns> | undefined;
@@ -31,9 +38,11 @@ export class Permit {
     name?: string,
     patterns?: ReadonlyMap<Right, Patterns>,
     expires = Number.POSITIVE_INFINITY,
+    shown: Shown = "token",
   ) {
     this.name = name;
     this.expires = expires;
+    this.shown = shown;
     this.#readOnly = readOnly;
     this.#patterns = patterns;
   }
@@ -48,9 +57,9 @@ export class Permit {
     return new Permit(readOnly, name, patterns, expires);
   }
 
-  /** The same, for a shorter time. */
-  until(expires: number): Permit {
-    return new Permit(this.#readOnly, this.name, this.#patterns, Math.min(expires, this.expires));
+  /** The same for something that is made of it, which may end earlier. */
+  shownAs(shown: Shown, expires = Number.POSITIVE_INFINITY): Permit {
+    return new Permit(this.#readOnly, this.name, this.#patterns, Math.min(expires, this.expires), shown);
   }
 
   /** Why it may not be done; undefined where it may. */

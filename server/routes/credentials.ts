@@ -14,9 +14,9 @@ export function credentialRoutes(bridge: Bridge): FastifyPluginAsyncZod {
         summary: "A ticket, which is good once",
         description:
           "It stands for the token of this request, as a bearer or in the subprotocol `rpmsg.bearer.TICKET` of a " +
-          "WebSocket, once and for 30 seconds at most.",
+          "WebSocket, once and for 30 seconds at most. A ticket gets none.",
         tags: ["access"],
-        response: { 201: Ticket, ...problems("unauthorized") },
+        response: { 201: Ticket, ...problems("unauthorized", "forbidden", "rate-limited") },
       },
       handler: async ({ permit }, reply) => {
         const { credential, until } = bridge.gate.issueTicket(permit);
@@ -32,10 +32,10 @@ export function credentialRoutes(bridge: Bridge): FastifyPluginAsyncZod {
         operationId: "openSession",
         summary: "A token that ends by itself",
         description:
-          "It has the rights of the token or ticket of this request, for 12 hours at most: a page changes the ticket " +
-          "of its address for one.",
+          "It has the rights of the token of this request, for 12 hours at most. A page changes the ticket of the " +
+          "address that is printed at the start for one; other tickets get none.",
         tags: ["access"],
-        response: { 201: Session, ...problems("unauthorized") },
+        response: { 201: Session, ...problems("unauthorized", "forbidden", "rate-limited") },
       },
       handler: async ({ permit }, reply) => {
         const { credential, until } = bridge.gate.issueSession(permit);

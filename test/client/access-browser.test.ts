@@ -75,9 +75,6 @@ describe.skipIf(missing !== undefined)(`access, in Chromium${why}`, () => {
     const network = await Network.open();
     network.target = url;
     const page = await clientPage(network);
-    const { ticket } = (await (
-      await fetch(`${url}/api/v1/tickets`, { method: "POST", headers: token.headers })
-    ).json()) as { ticket: string };
     const told = await page.evaluate(async (bearer) => {
       const { client } = globalThis as Globals;
       const session = await client.openSession("/", { token: bearer });
@@ -91,7 +88,7 @@ describe.skipIf(missing !== undefined)(`access, in Chromium${why}`, () => {
         if (change.type === "ready") break;
       }
       return [names, seen, (await channel.receive()).text];
-    }, ticket);
+    }, token.token);
     expect(told).toEqual([["echo"], ["echo"], "first"]);
     network.kill();
     const again = await page.evaluate(async () => {

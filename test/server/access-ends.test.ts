@@ -56,6 +56,32 @@ test("a session is resumed with its own token, or a ticket of it, and with no ot
   });
 });
 
+test("a token gets so many tickets at once, and a ticket nothing", async () => {
+  const token = allRights();
+  const { url, bridge } = await testBridge({
+    tokens: [token.config],
+    limits: { connectionsPerToken: 1 },
+  });
+  const ask = async (what: string, headers: Record<string, string>) => {
+    const response = await fetch(`${url}/api/v1/${what}`, { method: "POST", headers });
+    const body = (await response.json()) as { ticket: string; code: string };
+    return { status: response.status, ...body, wait: response.headers.get("retry-after") };
+  };
+  const { ticket } = await ask("tickets", token.headers);
+  const refused = await ask("tickets", token.headers);
+  expect(refused).toMatchObject({
+    status: 429,
+    code: "rate-limited",
+    wait: expect.stringMatching(/^([12]?\d|30)$/),
+  });
+  expect(new Map(bridge.counts.limits.entries()).get("connectionsPerToken")).toBe(1);
+  const asTicket = { authorization: `Bearer ${ticket}` };
+  expect(await ask("sessions", asTicket)).toMatchObject({ status: 403, code: "forbidden" });
+  // It was used up by that.
+  expect(await ask("sessions", asTicket)).toMatchObject({ status: 401 });
+  expect(await ask("tickets", token.headers)).toMatchObject({ status: 201 });
+});
+
 describe("pages of another origin that is configured", () => {
   const origin = "https://panel.example";
 

@@ -1,16 +1,21 @@
 import { describe, expect, test } from "vitest";
+import type { Limits } from "../../schemas/index.ts";
 import { Config } from "../../schemas/index.ts";
 import { newTicket, newToken } from "../../server/access/credentials.ts";
 import { Gate } from "../../server/access/gate.ts";
-import type { HttpProblem } from "../../server/problem.ts";
+import { HttpProblem } from "../../server/problem.ts";
 import { allRights, testToken } from "./tokens.ts";
 
 const all = { read: ["*/*"] };
 
 /** A gate with these tokens, and the time of its clock. */
 function gateOf(...tokens: { config: object }[]): { gate: Gate; clock: { now: number } } {
+  return limitedGate({}, ...tokens);
+}
+
+function limitedGate(limits: Partial<Limits>, ...tokens: { config: object }[]) {
   const clock = { now: Date.parse("2027-01-01T00:00:00Z") };
-  const config = Config.parse({ tokens: tokens.map((each) => each.config) });
+  const config = Config.parse({ limits, tokens: tokens.map((each) => each.config) });
   return { gate: new Gate(config, undefined, () => clock.now), clock };
 }
 
@@ -25,11 +30,16 @@ const show = (bearer: string) => ({ authorization: `Bearer ${bearer}` });
 
 /** Name of the token that a request counts as; the code and the text where it is refused. */
 function admitted(gate: Gate, headers: Record<string, string>): string | undefined {
+  return outcome(() => gate.admit({ ...headers }).name);
+}
+
+/** What comes of it; the code and the text where it is refused. */
+function outcome<T>(action: () => T): T | string {
   try {
-    return gate.admit({ ...headers }).name;
+    return action();
   } catch (error) {
-    const { code, message } = error as HttpProblem;
-    return `${code}: ${message}`;
+    if (!(error instanceof HttpProblem)) throw error;
+    return `${error.code}: ${error.message}`;
   }
 }
 
@@ -139,15 +149,95 @@ describe("a ticket", () => {
     expect(other.gate.issueTicket(other.gate.admit({ ...short.headers })).until).toBe(clock.now + 10_000);
   });
 
-  test("beyond 64 of a token the oldest ends; those of others stay", () => {
-    const [one, two] = [testToken("one", all), testToken("two", all)];
-    const { gate } = gateOf(one, two);
-    const other = gate.issueTicket(gate.admit({ ...two.headers })).credential;
+  test("gets neither a ticket nor a session, and is used up by asking", () => {
+    const token = testToken("one", all);
+    const { gate } = gateOf(token);
+    const permit = gate.admit(show(gate.issueTicket(gate.admit({ ...token.headers })).credential));
+    expect(outcome(() => gate.issueTicket(permit))).toBe(
+      "forbidden: a ticket gets no other: ask with a token",
+    );
+    expect(outcome(() => gate.issueSession(permit))).toContain("forbidden: a ticket gets no session");
+  });
+});
+
+describe("what a token may have of", () => {
+  const [one, two] = [testToken("one", all), testToken("two", all)];
+  /** A gate where a token may have two of each. */
+  const narrow = (...tokens: { config: object }[]) => limitedGate({ connectionsPerToken: 2 }, ...tokens);
+  /** How to ask for one, how long it lasts. */
+  const ways = [
+    ["tickets", "issueTicket", 30],
+    ["sessions", "issueSession", 12 * 3600],
+  ] as const;
+
+  test.each(ways)("%s: the next one waits for an end; nobody's ends for it", (what, issue, seconds) => {
+    const { gate, clock } = narrow(one, two);
     const permit = gate.admit({ ...one.headers });
-    const tickets = Array.from({ length: 66 }, () => gate.issueTicket(permit).credential);
-    const good = tickets.map((ticket) => admitted(gate, show(ticket)) === "one");
-    expect(good).toEqual([false, false, ...Array.from({ length: 64 }, () => true)]);
-    expect(admitted(gate, show(other))).toBe("two");
+    const first = gate[issue](permit).credential;
+    clock.now += 10_000;
+    const second = gate[issue](permit).credential;
+    const refusal = () => gate[issue](permit);
+    expect(refusal).toThrow(`token "one" has 2 ${what}, the most there may be`);
+    expect(refusal).toThrow(
+      expect.objectContaining({
+        code: "rate-limited",
+        headers: { "retry-after": String(seconds - 10) },
+      }),
+    );
+    // Others do not feel it.
+    const other = gate[issue](gate.admit({ ...two.headers })).credential;
+    expect([first, second, other].map((each) => admitted(gate, show(each)))).toEqual(["one", "one", "two"]);
+  });
+
+  test.each(ways)("%s: one more where one has ended, not before", (_what, issue, seconds) => {
+    const { gate, clock } = narrow(one);
+    const permit = gate.admit({ ...one.headers });
+    gate[issue](permit);
+    clock.now += 1000;
+    gate[issue](permit);
+    clock.now += (seconds - 1) * 1000 - 1;
+    expect(outcome(() => gate[issue](permit))).toContain("rate-limited");
+    clock.now += 1;
+    gate[issue](permit);
+    expect(outcome(() => gate[issue](permit))).toContain("rate-limited");
+  });
+
+  test("tickets: those that were used do not count", () => {
+    const { gate } = narrow(one);
+    for (let i = 0; i < 5; i++) {
+      const { credential } = gate.issueTicket(gate.admit({ ...one.headers }));
+      expect(admitted(gate, show(credential))).toBe("one");
+    }
+  });
+
+  test("tickets: the one that is printed at the start does not count, and does not end", () => {
+    const { gate } = narrow();
+    const { token, ticket } = madeBy(gate);
+    const permit = gate.admit(show(token));
+    for (let i = 0; i < 2; i++) gate.issueTicket(permit);
+    for (let i = 0; i < 9; i++) expect(outcome(() => gate.issueTicket(permit))).toContain("rate-limited");
+    const session = gate.issueSession(gate.admit(show(ticket))).credential;
+    gate.issueSession(permit);
+    for (let i = 0; i < 9; i++) expect(outcome(() => gate.issueSession(permit))).toContain("rate-limited");
+    expect(admitted(gate, show(session))).toBe("generated");
+  });
+
+  test("either counts as the limit that it is", () => {
+    let full = 0;
+    const config = Config.parse({ limits: { connectionsPerToken: 1 }, tokens: [one.config] });
+    const gate = new Gate(config, undefined, Date.now, () => full++);
+    const permit = gate.admit({ ...one.headers });
+    for (const [, issue] of ways) {
+      gate[issue](permit);
+      expect(() => gate[issue](permit)).toThrow();
+    }
+    expect(full).toBe(2);
+  });
+
+  test("neither is kept where nobody needs one", () => {
+    const { gate } = limitedGate({ connectionsPerToken: 1 });
+    for (let i = 0; i < 3; i++) for (const [, issue] of ways) gate[issue](gate.admit({}));
+    expect(gate.snapshot()).toEqual({ made: undefined, sessions: [], tickets: [] });
   });
 });
 
@@ -189,6 +279,8 @@ test("a gate that is closed without tokens has one, and a ticket that lives for 
   ]);
   clock.now += 15 * 60_000 - 1;
   const permit = gate.admit(show(ticket));
+  expect(outcome(() => gate.issueTicket(permit))).toContain("forbidden");
+  expect(admitted(gate, show(gate.issueSession(permit).credential))).toBe("generated");
   expect(() => permit.demandAdmin("all")).not.toThrow();
   expect(admitted(gate, show(ticket))).toContain("not known");
   const later = gateOf();
@@ -228,6 +320,39 @@ describe("the gate of a successor", () => {
     expect(next.admit(show(session.credential)).expires).toBe(session.until);
     clock.now = session.until;
     expect(admitted(next, show(session.credential))).toBe("unauthorized: the token has expired");
+  });
+
+  test("has no fewer of them where it allows fewer, and no more either", () => {
+    const first = new Gate(config(one));
+    const permit = first.admit({ ...one.headers });
+    const tickets = Array.from({ length: 3 }, () => first.issueTicket(permit).credential);
+    const limits = { connectionsPerToken: 2 };
+    const next = new Gate(Config.parse({ tokens: [one.config], limits }), inherited(first));
+    const ask = () => outcome(() => next.issueTicket(next.admit({ ...one.headers })));
+    expect(ask()).toContain("rate-limited");
+    expect(admitted(next, show(tickets[0] ?? ""))).toBe("one");
+    expect(ask()).toContain("rate-limited");
+    expect(tickets.slice(1).map((each) => admitted(next, show(each)))).toEqual(["one", "one"]);
+    expect(ask()).toMatchObject({ credential: expect.stringMatching(/^rpmsgt_/) });
+  });
+
+  test("takes a ticket for what it was, until its session ends", () => {
+    const first = new Gate(config(one));
+    const session = first.issueSession(first.admit({ ...one.headers }));
+    const ticket = first.issueTicket(first.admit(show(session.credential))).credential;
+    const next = new Gate(config(one), inherited(first));
+    const permit = next.admit(show(ticket));
+    expect(permit.expires).toBe(session.until);
+    expect(outcome(() => next.issueSession(permit))).toContain("forbidden");
+  });
+
+  test("gives a session for the ticket that was printed", () => {
+    const first = new Gate(config());
+    const { ticket } = madeBy(first);
+    const next = new Gate(config(), inherited(first));
+    next.close();
+    const { credential } = next.issueSession(next.admit(show(ticket)));
+    expect(admitted(next, show(credential))).toBe("generated");
   });
 
   test("has the token that was made, with its sessions and tickets, and makes none", () => {

@@ -289,6 +289,20 @@ test("every answer of the document is given by the bridge, with a body as its sc
     }
   }
 
+  // What a token may have so many of, and a ticket none.
+  const narrow = await testBridge({ tokens: [all.config], limits: { connectionsPerToken: 1 } });
+  for (const [operationId, path] of [
+    ["openSession", "/api/v1/sessions"],
+    ["issueTicket", "/api/v1/tickets"],
+  ] as const) {
+    const by = (headers: Record<string, string>) =>
+      ask(operationId, path, { method: "POST", headers }, narrow.url);
+    for (let i = 0; i < 2; i++) await by(all.headers);
+    const { credential } = strict.bridge.gate.issueTicket(strict.bridge.gate.admit({ ...all.headers }));
+    const headers = { authorization: `Bearer ${credential}` };
+    await ask(operationId, path, { method: "POST", headers }, strict.url);
+  }
+
   // The end.
   await bridge.drain();
   await ask("isReady", "/readyz");
