@@ -170,6 +170,32 @@ describe.skipIf(unsupported !== undefined)(titled("unix socket"), () => {
       const [fd] = openPair();
       expect(accept(fd)).toBe(-errno.EINVAL);
     });
+
+    it("fail when no descriptor is left, and leave nothing behind", () => {
+      const path = join(directory, "socket");
+      expect(withDescriptorLimit(0, () => listenUnix(path))).toBe(-errno.EMFILE);
+      expect(existsSync(path)).toBe(false);
+      const listener = open(listenUnix(path));
+      expect(withDescriptorLimit(0, () => connectUnix(path))).toBe(-errno.EMFILE);
+      expect(withDescriptorLimit(0, () => accept(listener))).toBe(-errno.EMFILE);
+      expect(() => withDescriptorLimit(0, () => socketPair())).toThrow("socketpair: EMFILE");
+    });
+
+    it("keep a stale socket file that they have no descriptor to ask about", () => {
+      const path = join(directory, "stale");
+      closeFd(listenUnix(path));
+      const free = open(createEventfd());
+      closeFd(free);
+      opened = opened.filter((fd) => fd !== free);
+      expect(withDescriptorLimit(free + 1, () => listenUnix(path))).toBe(-errno.EMFILE);
+      expect(existsSync(path)).toBe(true);
+    });
+
+    it("leave no socket file where its permissions cannot be set", () => {
+      const path = join(directory, "socket");
+      expect(listenUnix(path, -1)).toBe(-errno.EIO);
+      expect(existsSync(path)).toBe(false);
+    });
   });
 
   describe("messages", () => {

@@ -189,6 +189,105 @@ describe.skipIf(unsupported !== undefined).each([{ eventIndex: false }, { eventI
   },
 );
 
+describe.skipIf(unsupported !== undefined)(titled("a relay of more than it does in one turn"), () => {
+  /** The longest message that there is, and the bytes that wait in a relay at most, one way. */
+  const LONGEST = 65_535;
+  const OUT = 2 ** 24;
+
+  /** Waits until this is so. */
+  async function until(relayed: RelayedGuest, condition: () => boolean): Promise<void> {
+    while (!condition()) await relayed.settle();
+  }
+
+  /** Offers a message of the longest payload; all lie over one another, but for their headers. */
+  function offerLongest({ guest }: RelayedGuest, src: number, payload: number): void {
+    const header = guest.allocate(16, 0);
+    guest.bytes(header, 16).set(message(src, 1030, "", { len: LONGEST }));
+    const pieces = [
+      { address: header, length: 16, writable: false },
+      { address: payload, length: LONGEST, writable: false },
+    ];
+    if (guest.request.addChain(pieces) === -1) throw new RangeError("no descriptor is free");
+  }
+
+  test("passes 2,000 messages on, either way, in their order", async () => {
+    const relayed = await RelayedGuest.boot(Array(2048).fill(32), { size: 2048 });
+    const { device, guest } = relayed;
+    const { endpoint, received } = openEndpoint(device, 1030);
+    const numbers = Array.from({ length: 2000 }, (_, i) => `${i}`);
+    for (const text of numbers) guest.offer(0x400, 1030, text);
+    relayed.frontend.kick(1);
+    await until(relayed, () => received.length === numbers.length);
+    expect(texts(received)).toEqual(numbers);
+    await until(relayed, () => device.mtu === 16);
+    const sender = openSender(device, endpoint, { peer: 0x400 });
+    for (const text of numbers) sender.send(text);
+    const arrived: string[] = [];
+    await until(relayed, () => {
+      arrived.push(...guest.receiveAll().map(({ payload }) => payload.toString()));
+      return arrived.length === numbers.length;
+    });
+    expect(arrived).toEqual(numbers);
+    expect(relayed.broken).toEqual([]);
+  });
+
+  test("fills buffers of more bytes than it has out at a time", async () => {
+    const relayed = await RelayedGuest.boot([], { size: 512 });
+    const { device, guest } = relayed;
+    const address = guest.allocate(70_000, 0);
+    for (let i = 0; i < 512; i++) guest.postAt({ address, length: 70_000 });
+    await relayed.kick(0);
+    const { endpoint } = openEndpoint(device, 1030);
+    const sender = openSender(device, endpoint, { peer: 0x400, limit: 1e6 });
+    const said = Array.from({ length: 512 }, (_, i) => sender.send(Buffer.alloc(i)));
+    // For the others the relay has no bytes yet.
+    expect(said.filter((each) => each === "sent").length).toBeLessThanOrEqual(OUT / LONGEST + 2);
+    const used: number[] = [];
+    await until(relayed, () => {
+      used.push(...guest.receiveAll().map((each) => each.used));
+      return used.length === 512;
+    });
+    expect(used).toEqual(Array.from({ length: 512 }, (_, i) => 16 + i));
+  });
+
+  test("leaves its guest what it has no room for, also when that stops, and takes it afterwards", async () => {
+    const relayed = await RelayedGuest.boot([512], { size: 2048 });
+    const { device, guest, frontend } = relayed;
+    const sources: number[] = [];
+    device.createEndpoint((src, _bytes, _offset, length) => {
+      expect(length).toBe(LONGEST);
+      sources.push(src);
+    }, 1030);
+    const payload = guest.allocate(LONGEST, 0);
+    device.hold();
+    for (let i = 0; i < 700; i++) offerLongest(relayed, 2000 + i, payload);
+    guest.request.publish();
+    await relayed.kick(1);
+    const taken = guest.returned().length;
+    expect(taken).toBeGreaterThan(200);
+    expect(taken).toBeLessThanOrEqual(OUT / LONGEST + 1);
+    const bases = await frontend.stop();
+    // What is kept for a stop is as much again.
+    expect(bases[1]).toBeGreaterThan(taken);
+    expect(bases[1]).toBeLessThanOrEqual(2 * (OUT / LONGEST + 1));
+    expect(sources).toHaveLength(bases[1] as number);
+    device.release();
+    await frontend.start(bases);
+    await until(relayed, () => sources.length === 700);
+    expect(sources).toEqual(Array.from({ length: 700 }, (_, i) => 2000 + i));
+  });
+
+  test("passes a chain without a byte to read on, for the bridge to count", async () => {
+    const relayed = await RelayedGuest.boot([512]);
+    const { device, guest } = relayed;
+    guest.request.addChain([{ address: guest.allocate(64, 0), length: 64, writable: true }]);
+    guest.request.publish();
+    await relayed.kick(1);
+    expect(device.counters).toMatchObject({ malformed: 1, messagesFromGuest: 0 });
+    expect(guest.returned()).toEqual([0]);
+  });
+});
+
 describe.skipIf(unsupported !== undefined)(titled("a guest that breaks the rules"), () => {
   /** Bytes of the table of descriptors, of queue 0 or 1. */
   const descriptor = ({ guest }: RelayedGuest, queue: 0 | 1, head: number) =>
