@@ -194,6 +194,27 @@ describe("a bridge with an isolated guest that hands over", { timeout: 60_000 },
     expect(await child(dynasty)).not.toBe(pid);
   });
 
+  test("a frontend that goes in the middle of it, and the next one that comes, are followed afterwards", async () => {
+    const { dynasty, first, attached, pid } = await scene();
+    const client = await JsonClient.open(dynasty, "/ws/v1/vm/echo");
+    let next: ReturnType<Dynasty["attach"]> | undefined;
+    const { path } = new Between(dynasty, (kind) => {
+      if (kind === "ready") {
+        attached.vm.close();
+        // It waits for the answers of a bridge that stands still.
+        next = dynasty.attach();
+      }
+      return true;
+    });
+    dynasty.url = await dynasty.successor({}, path).url();
+    await first.finished;
+    await next;
+    await dynasty.endpoint("echo", ({ generation }) => generation === 2);
+    expect((await client.resume()).hello).toMatchObject({ generation: 2, resumed: false });
+    await echo(dynasty, "again");
+    expect(await child(dynasty)).toBe(pid);
+  });
+
   test.each([
     ["process", "none"],
     ["none", "process"],
