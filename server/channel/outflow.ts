@@ -10,6 +10,8 @@ const SOCKET_BYTES = 64 * 1024;
 
 /** Messages that are gone before the array is made shorter: a shift for each would move all others. */
 const COMPACT = 1024;
+/** In the place of a message that is gone: its bytes, which count no more, are free at once. */
+const GONE: Waiting = { since: 0, seq: 0, src: 0, bytes: new Uint8Array() };
 
 /** Where the messages of one channel go. */
 export interface OutflowSink {
@@ -183,7 +185,8 @@ export class Outflow implements Holder {
 
   /** Takes the oldest message out. */
   #shift(): void {
-    const { bytes } = this.#waiting[this.#first++] as Waiting;
+    const { bytes } = this.#waiting[this.#first] as Waiting;
+    this.#waiting[this.#first++] = GONE;
     this.#waitingBytes -= costOf(bytes);
     if (this.#first < COMPACT && this.#count > 0) return;
     this.#waiting = this.#waiting.slice(this.#first);

@@ -11,6 +11,8 @@ interface Kept {
 const ENTRY_COST = 64;
 /** Entries that are gone before the array is made shorter. */
 const COMPACT = 1024;
+/** In the place of an entry that is gone: what it held is free at once, and not only with a thousand others. */
+const GONE: Kept = { seq: 0, text: Buffer.alloc(0), at: 0 };
 
 /** To be handed over: plain data. */
 export interface ReplaySnapshot {
@@ -95,7 +97,8 @@ export class ReplayLog implements Holder {
   }
 
   #shift(): void {
-    const { seq, text } = this.#kept[this.#first++] as Kept;
+    const { seq, text } = this.#kept[this.#first] as Kept;
+    this.#kept[this.#first++] = GONE;
     this.forgotten = seq;
     this.#bytes -= text.length + ENTRY_COST;
     if (this.#first < COMPACT && this.#first < this.#kept.length) return;

@@ -1,5 +1,6 @@
 import { describe, expect, test } from "vitest";
 import { RESPONSE_QUEUE, RpmsgDevice } from "../../rpmsg/device.ts";
+import { collectGarbage } from "./posix/support.ts";
 import { Driver, turns } from "./support/device-driver.ts";
 import { openEndpoint, openSender } from "./support/device-endpoints.ts";
 
@@ -51,6 +52,23 @@ describe("the bound of what waits", () => {
     while (taken < 100_000 && sender.send("") === "queued") taken++;
     expect(taken).toBe(62);
   });
+});
+
+test("a message that was sent is free at once, while others wait behind it", async () => {
+  const { driver, senderAt } = boot(0);
+  const sender = senderAt(1030);
+  const tickets: WeakRef<() => void>[] = [];
+  for (let i = 0; i < 500; i++) {
+    const ticket = () => void i;
+    tickets.push(new WeakRef(ticket));
+    expect(sender.send(`${i}`, undefined, ticket)).toBe("queued");
+  }
+  for (let i = 0; i < 8; i++) expect(take(driver, 50)).toHaveLength(50);
+  // What a WeakRef was just made of lives until the end of the turn.
+  await turns(1);
+  await collectGarbage();
+  // Those that wait, and those that the guest may not have read yet: as many as the queue has buffers.
+  expect(tickets.filter((ticket) => ticket.deref() !== undefined).length).toBeLessThanOrEqual(100 + 64);
 });
 
 describe("onWritable", () => {

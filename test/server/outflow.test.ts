@@ -5,6 +5,7 @@ import { Config, MUX_MESSAGE_COST } from "../../schemas/index.ts";
 import type { OutflowSink } from "../../server/channel/outflow.ts";
 import { Outflow } from "../../server/channel/outflow.ts";
 import { MemoryBudget } from "../../server/memory-budget.ts";
+import { collectGarbage } from "../rpmsg/posix/support.ts";
 
 const LIMIT = 4096;
 const limits: Limits = Config.parse({ limits: { slowReaderBytes: LIMIT, pauseTimeout: 2000 } }).limits;
@@ -162,6 +163,16 @@ describe("drop-newest", () => {
 });
 
 describe("drop-oldest", () => {
+  test("what is dropped is free at once", async () => {
+    const setup = new Setup("drop-oldest").offerAll(5000, 16_000);
+    await collectGarbage();
+    const before = process.memoryUsage().arrayBuffers;
+    for (let i = 0; i < 900; i++) setup.offer(16_000);
+    await collectGarbage();
+    expect(setup.sink.dropCount).toBeGreaterThan(890);
+    expect(process.memoryUsage().arrayBuffers - before).toBeLessThan(900 * 16_000 * 0.2);
+  });
+
   test("the newest arrive; what is in the socket already does, too", () => {
     const setup = new Setup("drop-oldest").offerAll(4096);
     expect(setup.sink.log).toEqual([1]);
