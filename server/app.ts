@@ -13,11 +13,12 @@ import type {
 import fastify from "fastify";
 import type { z } from "zod";
 import { crossOrigin } from "./access/cors.ts";
+import { InTurn } from "./access/in-turn.ts";
 import { checkAccess } from "./access/origin.ts";
 import type { Permit } from "./access/permit.ts";
 import { View } from "./access/view.ts";
+import { limitAnswers } from "./answer-limits.ts";
 import type { Bridge } from "./bridge.ts";
-import type { Holder } from "./memory-budget.ts";
 import { HttpProblem, PROBLEM_TYPE } from "./problem.ts";
 import { credentialRoutes } from "./routes/credentials.ts";
 import { addDocuments } from "./routes/documents.ts";
@@ -30,8 +31,6 @@ import { resourceRoutes } from "./routes/resources.ts";
 
 /** Paths below this are for WebSocket clients. */
 const CHANNELS = "/ws/";
-/** Characters of an answer that is long enough to count. */
-const LONG_ANSWER = 16_384;
 /** Milliseconds between looks for requests that take too long. */
 const CHECK_PERIOD = 1000;
 
@@ -59,6 +58,8 @@ export function buildApp(bridge: Bridge, tls?: SecureOptions): FastifyInstance {
     counts.rejected.http.add(problem.code);
     return answer(problem, reply);
   };
+  const turns = new InTurn(() => counts.rejected.head.add("pipelined"));
+  const enter = doorOf(bridge, turns);
   const { bodyBytes, headersTimeout, requestTimeout } = bridge.limits;
   const http = {
     headersTimeout: Math.min(headersTimeout, requestTimeout),
@@ -75,7 +76,13 @@ export function buildApp(bridge: Bridge, tls?: SecureOptions): FastifyInstance {
     routerOptions: { ignoreTrailingSlash: true },
     // Paths that the router cannot decode never come to the hooks and handlers below.
     frameworkErrors: (error, request, reply) => {
-      refuse(request.url.startsWith(CHANNELS) ? upgradeRequired(request.url) : toProblem(error), reply);
+      const { url } = request;
+      try {
+        if (!enter(request.raw, reply.raw)) return void reply.hijack();
+        throw url.startsWith(CHANNELS) ? upgradeRequired(url) : error;
+      } catch (problem) {
+        refuse(toProblem(problem as FastifyError | HttpProblem), reply);
+      }
     },
   });
   // Nothing here takes it: it is refused by its name.
@@ -83,7 +90,7 @@ export function buildApp(bridge: Bridge, tls?: SecureOptions): FastifyInstance {
   app.setValidatorCompiler(validator);
   // What the schemas of answers say holds by construction.
   app.setSerializerCompiler(() => (data) => JSON.stringify(data));
-  guard(app, bridge);
+  guard(app, bridge, enter);
   limitAnswers(app, bridge);
   app.setErrorHandler((error: FastifyError | HttpProblem, _request, reply) => {
     const problem = toProblem(error);
@@ -103,6 +110,7 @@ export function buildApp(bridge: Bridge, tls?: SecureOptions): FastifyInstance {
   // Fastify answers it.
   app.server.on("clientError", (error) => counts.headFault(error));
   app.server.on("upgrade", (request, socket, head) => {
+    if (!turns.takes(request)) return;
     if (request.headers.upgrade?.toLowerCase() === "websocket") bridge.upgrade(request, socket, head);
     else answerPlainly(app, request, socket);
   });
@@ -110,19 +118,35 @@ export function buildApp(bridge: Bridge, tls?: SecureOptions): FastifyInstance {
   return app;
 }
 
-/** Lets requests in, or not, before anything is read of them but their heads. */
-function guard(app: FastifyInstance, bridge: Bridge): void {
+/**
+ * Lets a request in.
+ * @returns false where its connection has ended instead
+ * @throws HttpProblem
+ */
+type Enter = (request: IncomingMessage, response: ServerResponse) => boolean;
+
+/** What holds for all requests, before anything is read of them but their heads. */
+function doorOf(bridge: Bridge, turns: InTurn): Enter {
+  return (request, response) => {
+    if (!turns.takes(request, response)) return false;
+    if (bridge.standsStill) {
+      const text = "the bridge goes on in another process: ask again";
+      throw new HttpProblem("draining", text, { connection: "close" });
+    }
+    const peer = bridge.peers.of(request);
+    bridge.admission.request(request, peer);
+    checkAccess(request.headers, bridge.config, peer);
+    return true;
+  };
+}
+
+/** Lets requests in, or not. */
+function guard(app: FastifyInstance, bridge: Bridge, enter: Enter): void {
   const { origins } = bridge.config;
   app.decorateRequest("permit");
   app.decorateRequest("view");
   app.addHook("onRequest", async (request, reply) => {
-    if (bridge.standsStill) {
-      reply.header("connection", "close");
-      throw new HttpProblem("draining", "the bridge goes on in another process: ask again");
-    }
-    const peer = bridge.peers.of(request.raw);
-    bridge.admission.request(request.raw, peer);
-    checkAccess(request.headers, bridge.config, peer);
+    if (!enter(request.raw, reply.raw)) return reply.hijack();
     // On the answer itself, so that those have them too that the routes write by themselves.
     const { fields, preflight } = crossOrigin(request.raw, origins);
     for (const [name, value] of Object.entries(fields)) reply.raw.setHeader(name, value);
@@ -130,33 +154,6 @@ function guard(app: FastifyInstance, bridge: Bridge): void {
     if (request.routeOptions.config.public === true) return;
     request.permit = bridge.gate.admit(request.headers);
     request.view = new View(bridge, request.permit);
-  });
-}
-
-/** Ends the connections of clients that do not take their answers, and counts what took too long. */
-function limitAnswers(app: FastifyInstance, { limits, counts, channels: { budget } }: Bridge): void {
-  app.addHook("onSend", async (_request, { raw }, payload) => {
-    // The client has left while the answer was made: its end was told before anybody could listen.
-    if (raw.destroyed) return;
-    if (typeof payload === "string" && payload.length >= LONG_ANSWER) {
-      const holder: Holder = {
-        get heldBytes() {
-          return raw.writableLength;
-        },
-        shed: () => raw.destroy(),
-      };
-      budget.grown(holder, payload.length);
-      raw.once("close", () => budget.forget(holder));
-    }
-    const timer = setTimeout(() => {
-      counts.limits.add("responseTimeout");
-      raw.destroy();
-    }, limits.responseTimeout).unref();
-    raw.once("close", () => clearTimeout(timer));
-  });
-  app.server.on("clientError", ({ code }: NodeJS.ErrnoException) => {
-    // Node does not tell a head that is late from a body that is.
-    if (code === "ERR_HTTP_REQUEST_TIMEOUT") counts.limits.add("requestTimeout");
   });
 }
 
@@ -191,7 +188,10 @@ function answerPlainly(app: FastifyInstance, request: IncomingMessage, stream: D
   response.shouldKeepAlive = false;
   stream.on("error", () => stream.destroy());
   response.assignSocket(stream as Socket);
-  response.on("finish", () => stream.end());
+  response.once("finish", () => {
+    stream.once("finish", () => stream.destroy());
+    stream.end();
+  });
   app.server.emit("request", request, response);
 }
 

@@ -42,8 +42,8 @@ const codesOfWs: Readonly<Record<string, number>> = {
   WS_ERR_UNSUPPORTED_DATA_PAYLOAD_LENGTH: closeCode.tooBig,
 };
 
-/** Why Node's HTTP parser gave a connection up. */
-const headFaults = ["timeout", "too-large", "malformed"] as const;
+/** Why Node's HTTP parser gave a connection up; or a request came before the one ahead of it was answered. */
+const headFaults = ["timeout", "too-large", "malformed", "pipelined"] as const;
 
 /** What happened with clients: connections, and what of theirs was refused, by the code that it was refused with. */
 export class ClientCounts {
@@ -53,7 +53,7 @@ export class ClientCounts {
   /** Limits of the configuration that were reached. */
   readonly limits = new Tally<CountedLimit>(countedLimits);
   readonly rejected = {
-    /** Requests that did not come as far as a path. */
+    /** Requests that nothing was done for. */
     head: new Tally<(typeof headFaults)[number]>(headFaults),
     http: new Tally<ProblemCode>(problemCodes),
     upgrade: new Tally<ProblemCode>(problemCodes),

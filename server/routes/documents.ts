@@ -1,5 +1,6 @@
 import type { FastifyInstance, FastifyReply, FastifyRequest, RouteOptions } from "fastify";
 import { z } from "zod";
+import { limitTime } from "../answer-limits.ts";
 import type { Bridge } from "../bridge.ts";
 
 const PAGE = "/docs";
@@ -28,6 +29,7 @@ export function addDocuments(app: FastifyInstance, bridge: Bridge): void {
   const page = async (request: FastifyRequest, reply: FastifyReply) => {
     const documents = await opened();
     reply.hijack();
+    limitTime(reply.raw, bridge);
     documents.routing(request.raw, reply.raw);
   };
 

@@ -55,6 +55,19 @@ describe("Host is compared by name; the port does not matter", () => {
     if (status === 421) expect(Problem.parse(response.body).code).toBe("host-unknown");
   });
 
+  test.each(["/%ff", "/ws/v1/%ff", "/nothing"])(
+    "for %s as well, which is no path of the bridge",
+    async (path) => {
+      const { url } = await testBridge();
+      // As it is: what is not decoded is not sent by clients that check.
+      expect(await ask(url, [`GET ${path} HTTP/1.1`, "Host: evil.example", "Connection: close"])).toContain(
+        "421",
+      );
+      const foreign = ["Host: localhost", "Origin: http://evil.example", "Connection: close"];
+      expect(await ask(url, [`GET ${path} HTTP/1.1`, ...foreign])).toContain("403");
+    },
+  );
+
   test("without a Host there is no answer but an error", async () => {
     const { url } = await testBridge();
     expect(await ask(url, ["GET /api/v1/guests HTTP/1.1"])).toContain("400");

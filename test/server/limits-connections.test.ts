@@ -231,6 +231,8 @@ describe("rates of an address", () => {
     expect(((await refused.json()) as Problem).code).toBe("rate-limited");
     expect(reached(running, "requestRate")).toBe(1);
     expect((await get("203.0.113.10")).status).toBe(200);
+    // Nor does it matter what it asks for.
+    expect((await fetch(`${running.url}/%ff`, { headers: from("203.0.113.9") })).status).toBe(429);
     // What the client says itself does not make it another one.
     expect((await get("198.51.100.7, 203.0.113.9")).status).toBe(429);
   });

@@ -1,12 +1,15 @@
+import { once } from "node:events";
+import { connect } from "node:net";
+import { join } from "node:path";
 import fc from "fast-check";
-import { describe, expect, test } from "vitest";
+import { describe, expect, onTestFinished, test } from "vitest";
 import type { CountedLimit } from "../../server/counted-limits.ts";
 import type { Holder } from "../../server/memory-budget.ts";
 import { MemoryBudget } from "../../server/memory-budget.ts";
 import { emulatedBridge, Sluice } from "./mux-client.ts";
 import { opcode, RawClient } from "./raw-client.ts";
 import type { RunningBridge } from "./support.ts";
-import { eventually, testBridge } from "./support.ts";
+import { eventually, testBridge, testDirectory } from "./support.ts";
 
 const LIMIT = 6400;
 
@@ -124,6 +127,47 @@ test("clientBytes: clients that do not read are closed with 1013 for it, one tha
   const first = await Promise.race(ended);
   const close = first.frames.find((each) => each.opcode === opcode.close);
   expect(close?.payload.readUInt16BE(0) ?? 1006).toSatisfy((code) => code === 1013 || code === 1006);
+});
+
+describe("clientBytes: answers over HTTP", () => {
+  /** A bridge whose list of endpoints is 1 MB, more than the kernel takes for a Unix socket. */
+  async function listing(clientBytes: number) {
+    const path = join(testDirectory(), "socket");
+    const running = await testBridge({
+      listen: `unix:${path}`,
+      limits: { clientBytes, declaredEndpoints: 3000 },
+    });
+    for (let i = 0; i < 3000; i++)
+      running.bridge.declare("demo", { name: "n".repeat(31), ns: "none", address: 5000 + i });
+    const ask = () => {
+      const socket = connect(path);
+      onTestFinished(() => void socket.destroy());
+      socket.write("GET /api/v1/endpoints?limit=10000 HTTP/1.1\r\nHost: localhost\r\n\r\n");
+      return socket;
+    };
+    return { running, ask };
+  }
+
+  test("one that waits counts until it is taken", async () => {
+    const { running, ask } = await listing(2 ** 28);
+    const { budget } = running.bridge.channels;
+    const sockets = [ask(), ask(), ask()];
+    await eventually("three answers", () => budget.bytes > 3_000_000 || undefined);
+    for (const socket of sockets) socket.resume();
+    await eventually("none", () => budget.bytes === 0 || undefined);
+    expect(reached(running, "clientBytes")).toBe(0);
+  });
+
+  test("one with which it is too much is not given, however little waited before", async () => {
+    const { running, ask } = await listing(2 ** 20);
+    const socket = ask();
+    let taken = 0;
+    socket.on("data", ({ length }) => {
+      taken += length;
+    });
+    await once(socket, "close");
+    expect([taken, reached(running, "clientBytes"), running.bridge.channels.budget.bytes]).toEqual([0, 1, 0]);
+  });
 });
 
 /** The value of a metric. */

@@ -12,11 +12,12 @@ import { Config, EndpointList, Problem } from "../../schemas/index.ts";
 import { buildApp } from "../../server/app.ts";
 import { Bridge } from "../../server/bridge.ts";
 import { ConfigError } from "../../server/config/config-error.ts";
+import { parseListen } from "../../server/config/flags.ts";
 
-/** A bridge that listens on a free port. */
+/** A bridge that listens on a free port, or on the Unix socket of its configuration. */
 export interface RunningBridge {
   readonly bridge: Bridge;
-  /** `http://127.0.0.1:PORT` */
+  /** `http://127.0.0.1:PORT`; nothing of here but `bridge` is for a Unix socket. */
   readonly url: string;
   readonly endpoints: () => Promise<Endpoint[]>;
   readonly guest: (name: string) => Promise<Guest>;
@@ -53,8 +54,10 @@ export async function startBridge(
   );
   const app = buildApp(bridge);
   await bridge.start();
-  await app.listen({ host: "127.0.0.1", port: 0 });
-  const url = `http://127.0.0.1:${(app.server.address() as AddressInfo).port}`;
+  const address = parseListen(config.listen);
+  await app.listen("path" in address ? address : { host: "127.0.0.1", port: 0 });
+  const bound = app.server.address() as AddressInfo | string;
+  const url = typeof bound === "string" ? config.listen : `http://127.0.0.1:${bound.port}`;
   const get = async (path: string): Promise<unknown> => (await fetch(url + path, { headers })).json();
   const endpoints = async () => EndpointList.parse(await get("/api/v1/endpoints")).endpoints;
   return {

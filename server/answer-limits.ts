@@ -1,0 +1,43 @@
+import type { ServerResponse } from "node:http";
+import type { FastifyInstance } from "fastify";
+import type { Bridge } from "./bridge.ts";
+import type { Holder } from "./memory-budget.ts";
+
+/** Characters of an answer that is long enough to count. */
+const LONG_ANSWER = 16_384;
+
+/** Ends the connections of clients that do not take their answers, and counts what took too long. */
+export function limitAnswers(app: FastifyInstance, bridge: Bridge): void {
+  const { budget } = bridge.channels;
+  app.addHook("onSend", async (_request, { raw }, payload) => {
+    // The client has left while the answer was made: its end was told before anybody could listen.
+    if (raw.destroyed) return;
+    if (typeof payload === "string" && payload.length >= LONG_ANSWER) {
+      const { length } = payload;
+      const holder: Holder = {
+        // It waits from now on, before it is written, and as a whole until it is.
+        get heldBytes() {
+          return raw.destroyed || raw.writableFinished ? 0 : length;
+        },
+        shed: () => raw.destroy(),
+      };
+      budget.grown(holder, length);
+      raw.once("close", () => budget.forget(holder));
+    }
+    limitTime(raw, bridge);
+  });
+  app.server.on("clientError", ({ code }: NodeJS.ErrnoException) => {
+    // Node does not tell a head that is late from a body that is.
+    if (code === "ERR_HTTP_REQUEST_TIMEOUT") bridge.counts.limits.add("requestTimeout");
+  });
+}
+
+/** Ends the connection of a client that takes too long to take an answer, from now on. */
+export function limitTime(response: ServerResponse, { limits, counts }: Bridge): void {
+  if (response.destroyed) return;
+  const timer = setTimeout(() => {
+    counts.limits.add("responseTimeout");
+    response.destroy();
+  }, limits.responseTimeout).unref();
+  response.once("close", () => clearTimeout(timer));
+}
