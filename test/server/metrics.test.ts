@@ -5,61 +5,29 @@ import { EmulatedGuest, echo, sink } from "../../guest/index.ts";
 import { encodeNameService, NAME_SERVICE_ADDRESS } from "../../rpmsg/index.ts";
 import type { Endpoint, Guest } from "../../schemas/index.ts";
 import { startBridge } from "../../server/index.ts";
+import type { Series } from "./exposition.ts";
+import { readExposition } from "./exposition.ts";
 import { eventually, testBridge } from "./support.ts";
 import { vhostBridge } from "./vhost-guest.ts";
 
-interface Sample {
-  readonly name: string;
-  readonly labels: Readonly<Record<string, string>>;
-  readonly value: number;
-}
-
 /** What has to be there once. */
-function idOf({ name, labels }: Pick<Sample, "name" | "labels">): string {
+function idOf({ name, labels }: Pick<Series, "name" | "labels">): string {
   const pairs = Object.entries(labels).map(([label, value]) => `${label}=${JSON.stringify(value)}`);
   return `${name} ${pairs.toSorted().join(",")}`;
 }
 
-const LINE = /^([a-z_]+)(?:\{((?:[a-z_]+="(?:[^"\\\n]|\\[\\"n])*",?)*)\})? (-?[\d.e+]+)$/;
-
-/** Reads the text format of Prometheus; throws at what is none. */
-function parse(text: string): Sample[] {
-  if (!text.endsWith("\n")) throw new Error("the last line has no end");
-  const types = new Map<string, string>();
-  const seen = new Set<string>();
-  const samples: Sample[] = [];
-  for (const line of text.slice(0, -1).split("\n")) {
-    const [, declared, type] = /^# TYPE (\S+) (counter|gauge)$/.exec(line) ?? [];
-    if (declared !== undefined && type !== undefined) types.set(declared, type);
-    if (line === "" || line.startsWith("# ")) continue;
-    const [, name = "", inner = "", value] = LINE.exec(line) ?? [];
-    if (!types.has(name)) throw new Error(`not understood, or without a type: ${line}`);
-    if (name.endsWith("_total") !== (types.get(name) === "counter"))
-      throw new Error(`not named well: ${name}`);
-    const labels: Record<string, string> = {};
-    for (const [, label = "", escaped = ""] of inner.matchAll(/([a-z_]+)="((?:[^"\\]|\\.)*)"/g)) {
-      labels[label] = escaped.replaceAll(/\\(.)/g, (_, char) => (char === "n" ? "\n" : char));
-    }
-    const id = idOf({ name, labels });
-    if (seen.has(id)) throw new Error(`twice: ${line}`);
-    seen.add(id);
-    samples.push({ name, labels, value: Number(value) });
-  }
-  return samples;
-}
-
-async function scrape(url: string): Promise<Sample[]> {
+async function scrape(url: string): Promise<Series[]> {
   const response = await fetch(`${url}/metrics`);
   expect([response.status, response.headers.get("content-type")]).toEqual([
     200,
     "text/plain; version=0.0.4; charset=utf-8",
   ]);
-  return parse(await response.text());
+  return [...readExposition(await response.text()).values()].flatMap(({ series }) => series);
 }
 
 /** What the metrics have to be, from what REST has. */
-function expected(guests: readonly Guest[], endpoints: readonly Endpoint[]): Sample[] {
-  const total = (prefix: string, labels: Sample["labels"], counters: Readonly<Record<string, number>>) =>
+function expected(guests: readonly Guest[], endpoints: readonly Endpoint[]): Series[] {
+  const total = (prefix: string, labels: Series["labels"], counters: Readonly<Record<string, number>>) =>
     Object.entries(counters).map(([counter, value]) => ({
       name: `${prefix}_${counter.replaceAll(/([A-Z])/g, "_$1").toLowerCase()}_total`,
       labels,
@@ -89,7 +57,7 @@ function expected(guests: readonly Guest[], endpoints: readonly Endpoint[]): Sam
   ];
 }
 
-function sorted(samples: readonly Sample[]): string[] {
+function sorted(samples: readonly Series[]): string[] {
   return samples.map((sample) => `${idOf(sample)} ${sample.value}`).toSorted();
 }
 
@@ -164,7 +132,7 @@ describe("/metrics", () => {
       .post(`/api/v1/guests/board/endpoints/${id}/messages`)
       .send({ data: "x" })
       .expect(202);
-    const accepted = (samples: Sample[]) =>
+    const accepted = (samples: Series[]) =>
       samples.find(({ name }) => name === "rpmsg_endpoint_accepted_total");
     expect(accepted(await metricsOf("/ws/v1/board/echo"))?.value).toBe(1);
     guest.withdraw("sink");
