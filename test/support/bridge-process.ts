@@ -126,6 +126,13 @@ export class BridgeProcess {
     };
   }
 
+  /** Bytes of resident memory now, without a collection. */
+  residentMemory(): number {
+    const [, kibibytes] =
+      /^VmRSS:\s+(\d+) kB/m.exec(readFileSync(`/proc/${this.pid}/status`, "latin1")) ?? [];
+    return Number(kibibytes) * 1024;
+  }
+
   /** What its descriptors are, sorted. */
   descriptors(): string[] {
     const directory = `/proc/${this.pid}/fd`;

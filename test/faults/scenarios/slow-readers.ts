@@ -1,4 +1,3 @@
-import { readFileSync } from "node:fs";
 import { setImmediate as nextTurn } from "node:timers/promises";
 import { BridgeProcess } from "../../support/bridge-process.ts";
 import { EchoClient } from "../../support/echo-client.ts";
@@ -61,7 +60,7 @@ async function run(scale: Scale): Promise<Outcome> {
       await ask(open, 1, async () => {
         // The guest serves what is asked in turn: an echo of it comes after what was asked before.
         await settled(bridge);
-        most = Math.max(most, rssOf(bridge));
+        most = Math.max(most, bridge.residentMemory());
       });
     }
     const slowed = await stuck.end();
@@ -137,12 +136,6 @@ class Latencies {
       await nextTurn();
     }
   }
-}
-
-/** Resident memory now, without a collection. */
-function rssOf({ pid }: BridgeProcess): number {
-  const [, kibibytes] = /^VmRSS:\s+(\d+) kB/m.exec(readFileSync(`/proc/${pid}/status`, "latin1")) ?? [];
-  return Number(kibibytes) * 1024;
 }
 
 function mebibytes(bytes: number): string {
