@@ -2,8 +2,9 @@
 # docker run -p 8080:8080 rpmsg-bridge
 #
 # It listens for other machines, so that it asks for a token: the first lines of its output (docker logs) have one made
-# for this run, and an address for a browser on this machine. --no-auth behind serve lets everybody in who reaches the
-# port; a configuration with tokens (--config) is for all that lasts.
+# for this run, and an address for a browser on this machine, which has the container's port: with -p 9000:8080 write
+# 9000 in its place. --no-auth behind serve lets everybody in who reaches the port; a configuration with tokens (--config)
+# is for all that lasts.
 #
 # With a QEMU guest on this machine (the directory belongs to uid 1000; QEMU connects to vm.sock in it):
 # docker run -p 8080:8080 -v /run/rpmsg:/run/rpmsg rpmsg-bridge \
@@ -46,7 +47,8 @@ EXPOSE 8080
 VOLUME /run/rpmsg
 STOPSIGNAL SIGTERM
 
-# Give --health-cmd where --listen names another port.
+# Give --health-cmd of your own where --listen names another port or a Unix socket, and with tls: this one speaks plain
+# HTTP to port 8080, so that the container would be unhealthy for ever.
 HEALTHCHECK --interval=10s --timeout=3s --start-period=10s --retries=3 \
     CMD ["node", "-e", "fetch('http://127.0.0.1:8080/healthz').then((r) => process.exit(r.ok ? 0 : 1), () => process.exit(1))"]
 

@@ -38,6 +38,11 @@ export function chooseSubprotocol<Name extends string>(
   known: readonly [Name, ...Name[]],
 ): Name {
   if (header === undefined) return known[0];
+  if (header === "") {
+    // As it is where there was nothing but a credential.
+    const want = `want ${known.join(" or ")}, beside rpmsg.bearer.TOKEN where that is`;
+    throw new HttpProblem("bad-request", `no subprotocol to speak is offered: ${want}`);
+  }
   const offered = header.split(",").map((each) => each.trim());
   // Later ws refuses such a list too: when something was opened for the client.
   if (new Set(offered).size < offered.length || !offered.every((each) => TOKEN.test(each))) {

@@ -31,8 +31,9 @@ A guest is NAME=KIND[:PATH][,key=value...], KIND one of:
 const TOKEN_EXAMPLES = `
 Clients show it: RPMSG_BRIDGE_TOKEN=rpmsg_... rpmsg-bridge ls
 
-Example:
-  rpmsg-bridge token --name panel >> bridge.yaml`;
+Examples:
+  rpmsg-bridge token --name panel >> bridge.yaml
+  rpmsg-bridge token --name prometheus --another >> bridge.yaml`;
 
 const GUEST_EXAMPLES = `
 Examples:
@@ -107,6 +108,7 @@ export function buildProgram(): Command {
     .command("token")
     .description("make a token, and the lines that the configuration has of it")
     .option("--name <name>", "what it is called in the configuration", "client")
+    .option("--another", "without the line tokens:, for a file that ends with a token")
     .option("--json", "print JSON, for machines")
     .addHelpText("after", TOKEN_EXAMPLES)
     .action(async (flags) => (await import("./token.ts")).token(flags));

@@ -65,8 +65,65 @@ describe.skipIf(missing !== undefined)(`access, in Chromium${why}`, () => {
 
     const other = await newPage();
     await other.goto(`${url}/#ticket=${ticket}`);
-    await other.getByText("(unauthorized)").waitFor();
+    await other.getByText("the ticket is not known any more (unauthorized)").waitFor();
     expect(await other.locator("li").count()).toBe(0);
+    // Where there is a session, what became of the ticket does not matter.
+    await page.goto(`${url}/#ticket=${ticket}`);
+    await page.reload();
+    await page.getByText("demo/echo").waitFor();
+    expect(await page.getByLabel("Token").isVisible()).toBe(false);
+  });
+
+  test("a page without a ticket says what to do, and takes the token, of which it keeps a session only", async () => {
+    const { url, bridge, endpoint } = await testBridge();
+    await endpoint("echo");
+    const { token = "" } = bridge.gate.close() ?? {};
+    const page = await newPage();
+    const complaints: string[] = [];
+    page.on("console", (message) => complaints.push(message.text()));
+    page.on("pageerror", (error) => complaints.push(error.message));
+    const asked: string[] = [];
+    page.on("request", (request) => asked.push(request.url()));
+    await page.goto(url);
+    await page.getByText(/^Open the address that the bridge printed/).waitFor();
+    const field = page.getByLabel("Token");
+    const give = async (text: string) => {
+      await field.fill(text);
+      await page.getByRole("button").click();
+    };
+    expect(await field.getAttribute("type")).toBe("password");
+    await give(`rpmsg_${"x".repeat(43)}`);
+    await page.getByText("the token is not known (unauthorized)").waitFor();
+    await give("no token");
+    await page.getByText("what came as a bearer is no token (unauthorized)").waitFor();
+    await give("\u{1f511}");
+    await page.getByText("(unreachable)").waitFor();
+    await give(` ${token} `);
+    await page.getByText("demo/echo (connected): /ws/v1/demo/echo").waitFor();
+    expect([await field.isVisible(), await field.inputValue()]).toEqual([false, ""]);
+    const kept = await page.evaluate(() => JSON.stringify([sessionStorage, localStorage]));
+    expect(kept).toMatch(/^\[\{"token":"rpmsg_[^"]{43}"\},\{\}\]$/);
+    expect(kept).not.toContain(token);
+    expect([page.url(), asked.filter((each) => each.includes("rpmsg_"))]).toEqual([`${url}/`, []]);
+    // Of answers that are errors Chromium tells too.
+    expect(complaints.filter((each) => !each.startsWith("Failed to load resource"))).toEqual([]);
+
+    await page.evaluate(() => sessionStorage.setItem("token", `rpmsg_${"y".repeat(43)}`));
+    await page.reload();
+    await page.getByText("the token is not known (unauthorized)").waitFor();
+    expect(await field.isVisible()).toBe(true);
+    // It is forgotten.
+    await page.reload();
+    await page.getByText(/^Open the address/).waitFor();
+  });
+
+  test("a page of a bridge that asks for no token asks for none either", async () => {
+    const { url, endpoint } = await testBridge();
+    await endpoint("echo");
+    const page = await newPage();
+    await page.goto(url);
+    await page.getByText("demo/echo").waitFor();
+    expect(await page.getByLabel("Token").isVisible()).toBe(false);
   });
 
   test("the client shows a ticket for every connection, and lists and watches with the token", async () => {

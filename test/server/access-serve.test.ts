@@ -3,6 +3,8 @@ import { statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import { WebSocket } from "ws";
+import { hashOf } from "../../server/access/credentials.ts";
+import { loadConfig } from "../../server/config/load-config.ts";
 import { Command } from "./cli-support.ts";
 import { testDirectory } from "./support.ts";
 import { allRights } from "./tokens.ts";
@@ -143,10 +145,32 @@ describe("rpmsg-bridge token", () => {
     const [token = "", ...more] = stderr.match(TOKEN) ?? [];
     expect([code, more, stdout.match(TOKEN)]).toEqual([0, [], null]);
     const path = join(testDirectory(), "bridge.yaml");
-    writeFileSync(path, `listen: 127.0.0.1:0\n${stdout}`);
-    const url = await Command.start(["serve", "--config", path]).url();
-    const environment = { RPMSG_BRIDGE_URL: url, RPMSG_BRIDGE_TOKEN: token };
-    expect((await Command.run(["send", "demo/echo", "hi", "--wait"], { environment })).stdout).toBe("hi\n");
+    const start = async (lines: string) => {
+      writeFileSync(path, `listen: 127.0.0.1:0\n${lines}`);
+      const url = await Command.start(["serve", "--config", path]).url();
+      return { RPMSG_BRIDGE_URL: url, RPMSG_BRIDGE_TOKEN: token };
+    };
+    const send = ["send", "demo/echo", "hi", "--wait"];
+    // It may do nothing yet.
+    const first = await Command.run(send, { environment: await start(stdout) });
+    expect([first.code, first.stderr]).toEqual([1, expect.stringContaining("unknown")]);
+    const granted = stdout.replace("read: []", 'read: ["*/*"]').replace("write: []", 'write: ["*/*"]');
+    expect((await Command.run(send, { environment: await start(granted) })).stdout).toBe("hi\n");
+  });
+
+  test("--another makes lines that go behind those of the first one", async () => {
+    const path = join(testDirectory(), "bridge.yaml");
+    const made = [];
+    for (const flags of [["one"], ["two", "--another"], ["three", "--another"]]) {
+      made.push(await Command.run(["token", "--name", ...flags]));
+    }
+    writeFileSync(path, made.map(({ stdout }) => stdout).join(""));
+    const { tokens } = loadConfig({ config: path }, {});
+    const hashes = made.map(({ stderr }) => hashOf((stderr.match(TOKEN) ?? [])[0] ?? "").toString("hex"));
+    const none = { list: [], read: [], write: [], announce: [], admin: [] };
+    expect(tokens).toEqual(
+      ["one", "two", "three"].map((name, i) => ({ name, hash: `sha256:${hashes[i]}`, rights: none })),
+    );
   });
 
   test("with --json prints all of it; a name that is none is a mistake", async () => {

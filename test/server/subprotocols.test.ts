@@ -4,6 +4,7 @@ import type { Endpoint, Guest } from "../../schemas/index.ts";
 import { JsonClient } from "./json-client.ts";
 import type { Client, RunningBridge } from "./support.ts";
 import { testBridge } from "./support.ts";
+import { allRights } from "./tokens.ts";
 import { vhostBridge } from "./vhost-guest.ts";
 
 const RAW = "rpmsg.v1.raw";
@@ -85,6 +86,22 @@ describe("an unknown subprotocol is refused before the upgrade, with the list of
     },
   );
 });
+
+test.each([
+  ["/ws/v1/demo/echo", [RAW, JSON_FRAMES]],
+  ["/ws/v1", [MUX]],
+])(
+  "a credential alone is no subprotocol to speak: %s says which has to stand beside it",
+  async (path, known) => {
+    const token = allRights();
+    const { refusal } = await testBridge({ tokens: [token.config] });
+    const problem = await refusal(path, { protocols: [`rpmsg.bearer.${token.token}`] });
+    expect(problem).toMatchObject({ status: 400, code: "bad-request" });
+    expect(problem.detail).toBe(
+      `no subprotocol to speak is offered: want ${known.join(" or ")}, beside rpmsg.bearer.TOKEN where that is`,
+    );
+  },
+);
 
 describe("the greeting of rpmsg.v1.json is the first frame", () => {
   /** The greeting, and what the resources say of the same things. */
