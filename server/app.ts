@@ -15,6 +15,7 @@ import type { z } from "zod";
 import { crossOrigin } from "./access/cors.ts";
 import { InTurn } from "./access/in-turn.ts";
 import { checkAccess } from "./access/origin.ts";
+import type { Peer } from "./access/peer.ts";
 import type { Permit } from "./access/permit.ts";
 import { View } from "./access/view.ts";
 import { limitAnswers } from "./answer-limits.ts";
@@ -40,6 +41,8 @@ declare module "fastify" {
     permit: Permit;
     /** The bridge, as the client sees it. */
     view: View;
+    /** Who has sent it. */
+    peer: Peer;
   }
 
   interface FastifyContextConfig {
@@ -78,7 +81,7 @@ export function buildApp(bridge: Bridge, tls?: SecureOptions): FastifyInstance {
     frameworkErrors: (error, request, reply) => {
       const { url } = request;
       try {
-        if (!enter(request.raw, reply.raw)) return void reply.hijack();
+        if (enter(request.raw, reply.raw) === undefined) return void reply.hijack();
         throw url.startsWith(CHANNELS) ? upgradeRequired(url) : error;
       } catch (problem) {
         refuse(toProblem(problem as FastifyError | HttpProblem), reply);
@@ -120,15 +123,15 @@ export function buildApp(bridge: Bridge, tls?: SecureOptions): FastifyInstance {
 
 /**
  * Lets a request in.
- * @returns false where its connection has ended instead
+ * @returns who has sent it; undefined where its connection has ended instead
  * @throws HttpProblem
  */
-type Enter = (request: IncomingMessage, response: ServerResponse) => boolean;
+type Enter = (request: IncomingMessage, response: ServerResponse) => Peer | undefined;
 
 /** What holds for all requests, before anything is read of them but their heads. */
 function doorOf(bridge: Bridge, turns: InTurn): Enter {
   return (request, response) => {
-    if (!turns.takes(request, response)) return false;
+    if (!turns.takes(request, response)) return undefined;
     if (bridge.standsStill) {
       const text = "the bridge goes on in another process: ask again";
       throw new HttpProblem("draining", text, { connection: "close" });
@@ -136,7 +139,7 @@ function doorOf(bridge: Bridge, turns: InTurn): Enter {
     const peer = bridge.peers.of(request);
     bridge.admission.request(request, peer);
     checkAccess(request.headers, bridge.config, peer);
-    return true;
+    return peer;
   };
 }
 
@@ -145,8 +148,11 @@ function guard(app: FastifyInstance, bridge: Bridge, enter: Enter): void {
   const { origins } = bridge.config;
   app.decorateRequest("permit");
   app.decorateRequest("view");
+  app.decorateRequest("peer");
   app.addHook("onRequest", async (request, reply) => {
-    if (!enter(request.raw, reply.raw)) return reply.hijack();
+    const peer = enter(request.raw, reply.raw);
+    if (peer === undefined) return reply.hijack();
+    request.peer = peer;
     // On the answer itself, so that those have them too that the routes write by themselves.
     const { fields, preflight } = crossOrigin(request.raw, origins);
     for (const [name, value] of Object.entries(fields)) reply.raw.setHeader(name, value);

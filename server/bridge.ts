@@ -3,7 +3,7 @@ import { rmSync } from "node:fs";
 import type { IncomingMessage } from "node:http";
 import type { Duplex } from "node:stream";
 import type { Logger } from "pino";
-import type { Config, Endpoint, EndpointDeclaration, Guest, Limits, Origin } from "../schemas/index.ts";
+import type { Config, Endpoint, EndpointDeclaration, Guest, Limits } from "../schemas/index.ts";
 import { Admission } from "./access/admission.ts";
 import { Gate } from "./access/gate.ts";
 import { checkAccess } from "./access/origin.ts";
@@ -15,7 +15,7 @@ import { Channels, sendBounds } from "./channel/channels.ts";
 import { refuse } from "./channel/upgrade.ts";
 import { ClientCounts } from "./client-counts.ts";
 import { mostDescriptors } from "./descriptors.ts";
-import { Directory, displayName } from "./directory.ts";
+import { Directory } from "./directory.ts";
 import type { EndpointPort } from "./endpoint-port.ts";
 import { EventLog } from "./event-log.ts";
 import type { AttachmentSnapshot, GuestEvents } from "./guests/attachment.ts";
@@ -235,19 +235,6 @@ export class Bridge implements ChannelHost {
   }
 
   /**
-   * The endpoint of a guest with this id.
-   * @throws HttpProblem guest-unknown, endpoint-unknown
-   */
-  endpoint(guest: string, id: string): EndpointPort {
-    this.#guest(guest);
-    const endpoint = this.directory.find(guest, { id });
-    if (endpoint === undefined) {
-      throw new HttpProblem("endpoint-unknown", `guest "${guest}" has no endpoint with the id "${id}"`);
-    }
-    return endpoint;
-  }
-
-  /**
    * Adds an endpoint of the host.
    * @throws HttpProblem
    */
@@ -277,23 +264,6 @@ export class Bridge implements ChannelHost {
     return this.directory.describe(endpoint);
   }
 
-  /** Descriptions of endpoints: what is given must be equal. `after` is an id. */
-  list(
-    where: { guest?: string | undefined; name?: string | undefined; origin?: Origin | undefined },
-    limit?: number,
-    after?: string,
-  ): { endpoints: Endpoint[]; next: string | null } {
-    const { guest, name, origin } = where;
-    return this.directory.list(
-      (port) =>
-        (guest === undefined || port.guest === guest) &&
-        (origin === undefined || port.origin === origin) &&
-        (name === undefined || displayName(port.name) === name),
-      limit,
-      after,
-    );
-  }
-
   /** Logs a mistake of the bridge itself. */
   report(error: unknown): void {
     const { message, stack = "" } = error instanceof Error ? error : new Error(String(error));
@@ -303,15 +273,15 @@ export class Bridge implements ChannelHost {
   /** Takes an upgrade of the HTTP server: a WebSocket, or an error before the upgrade. */
   upgrade(request: IncomingMessage, stream: Duplex, head: Buffer): void {
     stream.on("error", () => stream.destroy());
+    const peer = this.peers.of(request);
     try {
-      const peer = this.peers.of(request);
       this.admission.upgrade(request, peer);
       checkAccess(request.headers, this.config, peer);
       const permit = this.gate.admit(request.headers);
       if (!this.ready) throw new HttpProblem("draining", "the bridge is stopping");
       this.admission.stay(request.socket, peer, permit.name);
       const messageRate = this.admission.isExempt(peer) ? undefined : this.limits.messageRate;
-      this.channels.upgrade(request, stream, head, permit, messageRate);
+      this.channels.upgrade(request, stream, head, permit, peer.address, messageRate);
     } catch (error) {
       if (!(error instanceof HttpProblem)) this.report(error);
       const problem =
@@ -320,7 +290,7 @@ export class Bridge implements ChannelHost {
       // Not why in words: those may repeat what the client has sent, such as a token among its subprotocols.
       const { code } = problem;
       const [path = ""] = (request.url ?? "").split("?");
-      this.log.write("upgrade-refused", { code, peer: this.peers.nearest(request.socket), path });
+      this.log.write("upgrade-refused", { code, peer: peer.address, path });
       refuse(stream, problem);
     }
   }

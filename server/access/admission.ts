@@ -1,5 +1,6 @@
 import type { IncomingMessage } from "node:http";
 import type { Server, Socket } from "node:net";
+import { Server as TlsServer } from "node:tls";
 import type { Limits } from "../../schemas/index.ts";
 import type { CountedLimit } from "../counted-limits.ts";
 import { descriptorOf, mostDescriptors } from "../descriptors.ts";
@@ -38,6 +39,8 @@ export class Admission {
   readonly #refused = new Map<unknown, ConnectionLimit>();
   /** Connections that count for their address already. */
   readonly #counted = new Set<unknown>();
+  /** Connections begin with a handshake of TLS. */
+  #isSecure = false;
   /** Open connections. */
   connections = 0;
   /** Open streams of events. */
@@ -54,6 +57,7 @@ export class Admission {
 
   /** Counts the connections of a server. */
   guard(server: Server): void {
+    this.#isSecure = server instanceof TlsServer;
     server.maxConnections = this.#limits.connections + ANSWERED;
     server.on("drop", () => this.#counters.add("connections"));
     server.on("connection", (socket: Socket) => this.#connected(socket));
@@ -79,7 +83,10 @@ export class Admission {
    */
   upgrade({ socket }: Pick<IncomingMessage, "socket">, peer: Peer): void {
     this.#check(socket);
-    if (!this.isExempt(peer)) this.#rate("connectRate", this.#addresses.get(peer.key).connects);
+    if (this.isExempt(peer)) return;
+    // With TLS it was taken for the connection itself, which has one upgrade at most.
+    if (this.#isSecure && this.#counted.has(identityOf(socket))) return;
+    this.#rate("connectRate", this.#addresses.get(peer.key).connects);
   }
 
   /**
@@ -130,6 +137,12 @@ export class Admission {
     // Of a proxy nobody knows yet who its clients are.
     if (this.#peers.trusts(nearest) || this.isExempt({ local })) return;
     const entry = this.#addresses.get(addressKey(nearest));
+    // A handshake costs more than any answer: it is not begun.
+    if (this.#isSecure && entry.connects.take() > 0) {
+      this.#counters.add("connectRate");
+      socket.destroy();
+      return;
+    }
     this.#count(socket, entry);
     const beyond = entry.connections - this.#limits.connectionsPerAddress;
     if (beyond > 0) this.#refused.set(identity, "connectionsPerAddress");
@@ -178,8 +191,10 @@ export class Admission {
   }
 }
 
-/** What is the same for a connection and for the TLS that is spoken over it, which are two sockets to Node. */
+/**
+ * What is the same for a connection and for the TLS that is spoken over it, which are two sockets to Node: the former,
+ * to which there is no public way from the latter.
+ */
 function identityOf(socket: Socket): unknown {
-  const { remoteAddress, remotePort } = socket;
-  return remotePort === undefined ? socket : `${remoteAddress} ${remotePort}`;
+  return (socket as { _parent?: Socket | null })._parent ?? socket;
 }

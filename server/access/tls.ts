@@ -9,8 +9,6 @@ import type { Log } from "../log.ts";
 
 /** Milliseconds between two looks at the files. */
 const PERIOD = 1000;
-/** Milliseconds that a client has for its handshake. */
-const HANDSHAKE_TIMEOUT = 10_000;
 
 /**
  * What a server needs to speak TLS, 1.2 or newer. With `clientCa` it takes only clients that have a certificate of one
@@ -20,7 +18,7 @@ const HANDSHAKE_TIMEOUT = 10_000;
 export function tlsOptions(tls: Tls): ServerOptions {
   const context = readContext(tls);
   const client = tls.clientCa === undefined ? {} : { requestCert: true, rejectUnauthorized: true };
-  return { ...context, ...client, handshakeTimeout: HANDSHAKE_TIMEOUT };
+  return { ...context, ...client };
 }
 
 /**

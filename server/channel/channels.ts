@@ -13,7 +13,6 @@ import {
   RawQuery,
 } from "../../schemas/index.ts";
 import { atExpiry } from "../access/expiry.ts";
-import type { Peers } from "../access/peer.ts";
 import type { Permit } from "../access/permit.ts";
 import { guestUnknown } from "../access/view.ts";
 import type { BurstLog } from "../burst-log.ts";
@@ -39,6 +38,7 @@ import { RawChannel } from "./raw.ts";
 import type { OpenChannel } from "./subscription.ts";
 import { UnwritablePort } from "./unwritable-port.ts";
 import { accept, chooseSubprotocol, isHandshake, parseQuery, webSocketServer } from "./upgrade.ts";
+import { WaitingSessions } from "./waiting-sessions.ts";
 
 /** Milliseconds until a connection that is cut off has ended. */
 const CUT_OFF = 500;
@@ -51,7 +51,6 @@ export interface ChannelHost {
   readonly limits: Limits;
   readonly counts: ClientCounts;
   readonly log: BurstLog;
-  readonly peers: Peers;
   readonly directory: Directory;
   /**
    * Adds a service of the host.
@@ -80,8 +79,7 @@ export class Channels {
   readonly #turn = new FlushTurn();
   readonly #encoder = new MessageEncoder();
   readonly #servers: Readonly<Record<Protocol, WebSocketServer>>;
-  /** Sessions whose clients are away, longest first. */
-  readonly #waiting = new Set<JsonChannel>();
+  readonly #waiting = new WaitingSessions();
   /** Not while everything is handed over, or has been and is not ours yet. */
   #isReachable = true;
   #liveness: NodeJS.Timeout | undefined;
@@ -139,10 +137,18 @@ export class Channels {
 
   /**
    * Takes an upgrade.
+   * @param peer the client's address
    * @param messageRate how often the client may send; undefined without a bound
    * @throws HttpProblem: nothing was written to the stream
    */
-  upgrade(request: IncomingMessage, stream: Duplex, head: Buffer, permit: Permit, messageRate?: Rate): void {
+  upgrade(
+    request: IncomingMessage,
+    stream: Duplex,
+    head: Buffer,
+    permit: Permit,
+    peer: string,
+    messageRate?: Rate,
+  ): void {
     const [path, query] = splitUrl(request.url ?? "");
     const target = parseChannelPath(path);
     if (target === undefined) throw new HttpProblem("not-found", "want /ws/v1/{guest}/{endpoint}, or /ws/v1");
@@ -154,8 +160,8 @@ export class Channels {
       return;
     }
     const take = (protocol: Protocol) => accept(this.#servers[protocol], request, stream, head);
-    const { limits, counts, peers } = this.#host;
-    const facts = { peer: peers.of(request).address, path };
+    const { limits, counts } = this.#host;
+    const facts = { peer, path };
     const connection = new Connection(stream, this.#turn, counts, facts, limits, this.budget, messageRate);
     const client = { connection, permit };
     if (target.kind === "mux") {
@@ -336,6 +342,7 @@ export class Channels {
         const socket = take();
         if (socket === undefined) return;
         this.#serve(client, socket, session, () => {});
+        this.#waiting.taken(session, connection.client.peer);
         session.attach(connection, query.after ?? 0);
         return;
       }
@@ -354,6 +361,7 @@ export class Channels {
     }
     if (withdraw === undefined) this.#sessions.set(channel.session, channel);
     this.#serve(client, socket, channel, () => {});
+    this.#waiting.taken(channel, connection.client.peer);
     channel.attach(connection);
   }
 
@@ -383,15 +391,14 @@ export class Channels {
     });
   }
 
-  /** A session waits for its client: beyond the bound, the one that has done so for longest ends. */
+  /** A session waits for its client. */
   #away(session: JsonChannel): void {
     this.#waiting.add(session);
     session.awaitReturn(this.#isReachable ? this.#host.limits.sessionTimeout : undefined);
-    const [oldest] = this.#waiting;
     const { limits, counts } = this.#host;
-    if (oldest === undefined || this.#waiting.size <= limits.waitingSessions) return;
+    if (this.#waiting.size <= limits.waitingSessions) return;
     counts.limits.add("waitingSessions");
-    oldest.close(closeCode.slowReader, "");
+    this.#waiting.surplus?.close(closeCode.slowReader, "");
   }
 
   /** The client is a service of the host, for as long as it is there. */

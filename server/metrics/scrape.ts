@@ -25,7 +25,7 @@ export class Scraper {
     this.#lag.watch();
     const families = [
       ...guestFamilies(bridge),
-      ...endpointFamilies(bridge.list({}).endpoints, bridge.limits.metricEndpoints),
+      ...endpointFamilies(bridge.directory.list(() => true).endpoints, bridge.limits.metricEndpoints),
       ...clientFamilies(bridge),
       ...limitFamilies(bridge),
       gauge("rpmsg_bridge_ready", "1 while the bridge takes clients.", +bridge.ready),

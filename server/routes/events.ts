@@ -1,4 +1,5 @@
-import type { IncomingMessage, ServerResponse } from "node:http";
+import type { ServerResponse } from "node:http";
+import type { FastifyRequest } from "fastify";
 import type { FastifyPluginAsyncZod } from "fastify-type-provider-zod";
 import { z } from "zod";
 import type { EventData, EventName } from "../../schemas/index.ts";
@@ -43,7 +44,7 @@ export function eventRoutes(bridge: Bridge): FastifyPluginAsyncZod {
         },
       },
       handler: (request, reply) => {
-        if (request.method !== "HEAD") admit(bridge, request.raw, reply.raw, request.view.permit.name);
+        if (request.method !== "HEAD") admit(bridge, request, reply.raw);
         reply.hijack();
         reply.raw.writeHead(200, HEAD);
         if (request.method === "HEAD") reply.raw.end();
@@ -58,10 +59,9 @@ export function eventRoutes(bridge: Bridge): FastifyPluginAsyncZod {
  * @throws HttpProblem overloaded, too-many-connections
  */
 function admit(
-  { admission, peers, limits, counts }: Bridge,
-  request: IncomingMessage,
+  { admission, limits, counts }: Bridge,
+  { raw: { socket }, peer, permit }: FastifyRequest,
   response: ServerResponse,
-  token: string | undefined,
 ): void {
   if (admission.eventStreams >= limits.eventStreams) {
     counts.limits.add("eventStreams");
@@ -71,7 +71,7 @@ function admit(
       { "retry-after": "1" },
     );
   }
-  admission.stay(request.socket, peers.of(request), token);
+  admission.stay(socket, peer, permit.name);
   admission.eventStreams++;
   response.once("close", () => admission.eventStreams--);
 }

@@ -320,12 +320,16 @@ test("every answer of the document is given by the bridge, with a body as its sc
   );
 });
 
+function described(bridge: Bridge, guest: string, name: string) {
+  return bridge.directory.list((port) => port.guest === guest && port.name === name).endpoints[0];
+}
+
 function idOf(bridge: Bridge, guest: string, name: string): string {
-  return bridge.list({ guest, name }).endpoints[0]?.id ?? "none";
+  return described(bridge, guest, name)?.id ?? "none";
 }
 
 function clientsOf(bridge: Bridge, guest: string, name: string): number {
-  return bridge.list({ guest, name }).endpoints[0]?.clients ?? 0;
+  return described(bridge, guest, name)?.clients ?? 0;
 }
 
 async function connect(url: string): Promise<WebSocket> {

@@ -46,9 +46,14 @@ export class JsonClient {
   }
 
   /** Connects and takes the greeting. Rejects where the bridge refuses. */
-  static async open({ url }: Pick<RunningBridge, "url">, path: string): Promise<JsonClient> {
+  static async open(
+    { url }: Pick<RunningBridge, "url">,
+    path: string,
+    headers: Record<string, string> = {},
+  ): Promise<JsonClient> {
     const socket = new WebSocket(url.replace("http", "ws") + path, ["rpmsg.v1.json"], {
       perMessageDeflate: false,
+      headers,
     });
     const client = new JsonClient(socket, url);
     await Promise.race([

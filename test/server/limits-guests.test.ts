@@ -1,5 +1,5 @@
 import { pino } from "pino";
-import { expect, test } from "vitest";
+import { describe, expect, test } from "vitest";
 import { encodeNameService, NAME_SERVICE_ADDRESS } from "../../rpmsg/index.ts";
 import { BurstLog, LineRate } from "../../server/burst-log.ts";
 import type { CountedLimit } from "../../server/counted-limits.ts";
@@ -38,7 +38,7 @@ test("a guest that announces 1000 services at its start is not held up", async (
   const running = await talker({});
   await running.sayAll(1000, (i) => `s${i}`);
   await eventually("all of them", () =>
-    running.bridge.list({}).endpoints.length === 1001 ? true : undefined,
+    running.bridge.directory.list(() => true).endpoints.length === 1001 ? true : undefined,
   );
   expect(reached(running, "announcementRate")).toBe(0);
 });
@@ -99,28 +99,35 @@ test("metricEndpoints: endpoints beyond it have none", async () => {
   expect(text).toContain("\nrpmsg_endpoints_without_metrics 3\n");
 });
 
-test("waitingSessions: of those whose clients are away the one that has waited longest ends", async () => {
-  const running = await testBridge({ limits: { waitingSessions: 2 } });
-  await running.endpoint("echo");
-  const clients = [];
-  for (let i = 0; i < 3; i++) clients.push(await JsonClient.open(running, "/ws/v1/demo/echo"));
-  for (const [i, client] of clients.entries()) {
-    client.socket.terminate();
-    await eventually("that it is away", () =>
-      running.bridge.channels.waitingSessions === Math.min(i + 1, 2) &&
-      reached(running, "waitingSessions") === (i === 2 ? 1 : 0)
-        ? true
-        : undefined,
-    );
-  }
-  const resumed = async (client: JsonClient) => {
-    const again = await JsonClient.open(running, `/ws/v1/demo/echo?resume=${client.hello.session}&after=0`);
-    return again.hello.resumed;
-  };
-  const answers = [];
-  for (const client of clients) answers.push(await resumed(client));
-  expect(answers).toEqual([false, true, true]);
-  expect(running.bridge.channels.waitingSessions).toBe(0);
+describe("waitingSessions: one of whoever has most ends where there are too many", () => {
+  test.each([
+    ["of one address, the one that came last", ["9", "9", "9"], [true, true, false]],
+    ["of one that has as many as others, the one that came last", ["9", "10", "11"], [true, true, false]],
+    ["of two addresses, the last one of that with more", ["9", "10", "10"], [true, true, false]],
+    ["whoever comes when another has more loses nothing", ["9", "9", "10"], [true, false, true]],
+  ])("%s", async (_what, addresses, expected) => {
+    const running = await testBridge({ trustedProxies: ["loopback"], limits: { waitingSessions: 2 } });
+    await running.endpoint("echo");
+    const path = "/ws/v1/demo/echo";
+    const openAs = (address: string, query = "") =>
+      JsonClient.open(running, path + query, { "x-forwarded-for": `203.0.113.${address}` });
+    const clients = [];
+    for (const address of addresses) clients.push(await openAs(address));
+    for (const [i, client] of clients.entries()) {
+      client.socket.terminate();
+      await eventually("that it is away", () =>
+        running.bridge.channels.waitingSessions === Math.min(i + 1, 2) &&
+        reached(running, "waitingSessions") === (i === 2 ? 1 : 0)
+          ? true
+          : undefined,
+      );
+    }
+    const answers = [];
+    for (const { hello } of clients)
+      answers.push((await openAs("9", `?resume=${hello.session}&after=0`)).hello.resumed);
+    expect(answers).toEqual(expected);
+    expect(running.bridge.channels.waitingSessions).toBe(0);
+  });
 });
 
 test("logRate: lines beyond it are left out, and the next one says how many", () => {

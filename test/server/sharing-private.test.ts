@@ -25,7 +25,7 @@ class Listener implements ChannelEvents {
 
 async function portOf(running: RunningBridge, name: string): Promise<EndpointPort> {
   const { id } = await running.endpoint(name);
-  return running.bridge.endpoint("demo", id);
+  return running.bridge.directory.find("demo", { id }) as EndpointPort;
 }
 
 describe("a private client", () => {

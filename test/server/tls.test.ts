@@ -6,7 +6,7 @@ import { join } from "node:path";
 import type { PeerCertificate } from "node:tls";
 import { connect } from "node:tls";
 import { pino } from "pino";
-import { describe, expect, onTestFinished, test } from "vitest";
+import { describe, expect, onTestFinished, test, vi } from "vitest";
 import { WebSocket } from "ws";
 import type { ConfigInput } from "../../schemas/index.ts";
 import { startBridge } from "../../server/index.ts";
@@ -41,6 +41,35 @@ async function secureBridge(tls: ConfigInput["tls"], onLog: (line: string) => vo
   onTestFinished(() => bridge.close());
   return bridge;
 }
+
+test("connectRate: a connection too many is cut off before its handshake, and an upgrade costs nothing more", async () => {
+  const authority = new Authority(testDirectory());
+  const limits = { limitLocal: true, connectRate: { perSecond: 1, burst: 3 } };
+  // Time stands still for the bucket.
+  vi.spyOn(performance, "now").mockReturnValue(performance.now());
+  onTestFinished(() => void vi.restoreAllMocks());
+  const bridge = await startBridge({ listen: "127.0.0.1:0", tls: authority.issue("bridge"), limits });
+  onTestFinished(() => bridge.close());
+  const options = { ca: authority.pem };
+  const socket = new WebSocket(`${bridge.url.replace("https", "wss")}/ws/v1/demo/echo`, options);
+  await once(socket, "open");
+  socket.terminate();
+  expect([await ask(bridge.url, options), await ask(bridge.url, options)]).toEqual([200, 200]);
+  await expect(ask(bridge.url, options)).rejects.toThrow(/reset|disconnected|hang up/);
+});
+
+test("the cap of connections holds for TLS over a Unix socket", async () => {
+  const authority = new Authority(testDirectory());
+  const path = join(testDirectory(), "socket");
+  const tls = authority.issue("bridge");
+  const bridge = await startBridge({ listen: `unix:${path}`, tls, limits: { connections: 1 } });
+  onTestFinished(() => bridge.close());
+  const options = { socketPath: path, path: "/readyz", ca: authority.pem, rejectUnauthorized: false };
+  const first = connect({ path, ca: authority.pem, rejectUnauthorized: false });
+  onTestFinished(() => void first.destroy());
+  await once(first, "secureConnect");
+  expect(await ask("https://localhost", options)).toBe(503);
+});
 
 describe("with a certificate", () => {
   test("everything goes over TLS: requests, WebSockets, messages both ways", async () => {
