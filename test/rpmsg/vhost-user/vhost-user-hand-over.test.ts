@@ -147,8 +147,12 @@ describe.skipIf(unsupported !== undefined)(titled("a backend that is handed over
     session.kick(kicks[1]);
     await turns();
     const region = slot({ guest: GUEST_BASE, size: MEMORY_SIZE, user: USER_BASE, offset: 0 });
+    const other = slot({ guest: 0, size: 4096, user: 0, offset: 0 });
+    expect(await session.tell(request.ADD_MEM_REG, other, [session.guest.region.fd])).toBe(0);
     expect(await session.tell(request.REM_MEM_REG, region)).toBe(0);
     const received = handOver(session);
+    // With other memory it does not try to run.
+    expect(await session.tell(request.SET_VRING_ENABLE, statePayload(0, 1))).toBe(0);
     session.guest.offer(0x400, LOCAL, "hello");
     await turns();
     expect(received).toEqual([]);
