@@ -1,5 +1,4 @@
 import { join } from "node:path";
-import { setTimeout as delay } from "node:timers/promises";
 import { WebSocket } from "ws";
 import type { ServiceContext } from "../../../guest/index.ts";
 import { EmulatedGuest } from "../../../guest/index.ts";
@@ -25,7 +24,7 @@ async function run(scale: Scale): Promise<Outcome> {
   let sent = 0;
   let heard = 0;
   for (let round = 0; round < ROUNDS[scale]; round++) {
-    const one = await stopUnderLoad(100 + 50 * round);
+    const one = await stopUnderLoad(500 * (round + 1));
     drains.push(one.after);
     sent += one.sent;
     heard += one.heard;
@@ -70,8 +69,9 @@ class Sender {
   }
 }
 
+/** @param messages that the guest has got by then */
 async function stopUnderLoad(
-  milliseconds: number,
+  messages: number,
 ): Promise<{ after: number; sent: number; heard: number; problems: string[] }> {
   const problems: string[] = [];
   const bridge = await BridgeProcess.start((directory) => ({
@@ -97,8 +97,10 @@ async function stopUnderLoad(
   await connection.attached();
   await until("the service is listed", async () => (await bridge.endpoints())[0]);
   const senders = heard.map((_, number) => new Sender(bridge.url, number));
-  await until("the load is there", () => (heard.every((each) => each.length > 0) ? true : undefined));
-  await delay(milliseconds);
+  await until("the load is there", () => {
+    const total = heard.reduce((sum, each) => sum + each.length, 0);
+    return (total >= messages && heard.every((each) => each.length > 0)) || undefined;
+  });
   const stopped = bridge.stop();
   for (const [number, sender] of senders.entries()) {
     const code = await sender.closed;
