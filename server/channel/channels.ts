@@ -382,7 +382,6 @@ export class Channels {
       resumable: withdraw === undefined,
       budget: this.budget,
       onAway: (away) => this.#away(away),
-      onBack: (back) => this.#waiting.delete(back),
       onEnd: (ended) => {
         this.#waiting.delete(ended);
         this.#sessions.delete(ended.session);

@@ -53,8 +53,6 @@ export interface JsonOptions {
   readonly resumable: boolean;
   /** The client is away, and the session waits for its return. */
   readonly onAway: (channel: JsonChannel) => void;
-  /** A client is there. */
-  readonly onBack: (channel: JsonChannel) => void;
   /** The session is over. */
   readonly onEnd: (channel: JsonChannel) => void;
 }
@@ -145,7 +143,6 @@ export class JsonChannel implements ChannelEvents<MessageId>, ConnectionHandler,
     const port = this.#port;
     if (port === undefined) return;
     clearTimeout(this.#away);
-    this.#options.onBack(this);
     this.#connection?.abandon();
     this.#connection = connection;
     const { endpoint } = port;

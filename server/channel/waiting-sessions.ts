@@ -11,7 +11,7 @@ export class WaitingSessions implements Iterable<JsonChannel> {
   readonly #byOwner = new Map<string, Set<JsonChannel>>();
   size = 0;
 
-  /** A client takes a session, perhaps from another address than before. */
+  /** A client takes a session, which waits no more; perhaps from another address than before. */
   taken(session: JsonChannel, address: string): void {
     this.delete(session);
     this.#owners.set(session, `${addressKey(address)} ${session.owner ?? ""}`);

@@ -1,7 +1,7 @@
 import { once } from "node:events";
 import { copyFileSync, readFileSync, writeFileSync } from "node:fs";
 import type { IncomingMessage } from "node:http";
-import { request } from "node:https";
+import { Agent, request } from "node:https";
 import { join } from "node:path";
 import type { PeerCertificate } from "node:tls";
 import { connect } from "node:tls";
@@ -56,6 +56,18 @@ test("connectRate: a connection too many is cut off before its handshake, and an
   socket.terminate();
   expect([await ask(bridge.url, options), await ask(bridge.url, options)]).toEqual([200, 200]);
   await expect(ask(bridge.url, options)).rejects.toThrow(/reset|disconnected|hang up/);
+});
+
+test("one request after another on one connection is nothing unusual", async () => {
+  const authority = new Authority(testDirectory());
+  const { url } = await secureBridge(authority.issue("bridge"));
+  const agent = new Agent({ keepAlive: true, maxSockets: 1 });
+  onTestFinished(() => agent.destroy());
+  // Each at once after the last byte of the one before: over TLS Node hears later that an answer was written.
+  const paths = ["/openapi.json", "/docs/static/swagger-ui-bundle.js", "/readyz"];
+  for (let i = 0; i < 60; i++) {
+    expect(await ask(url, { ca: authority.pem, agent }, paths[i % paths.length])).toBe(200);
+  }
 });
 
 test("the cap of connections holds for TLS over a Unix socket", async () => {
