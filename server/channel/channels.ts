@@ -123,10 +123,12 @@ export class Channels {
       // Where answers may take longer than the interval, the next ping waits for the check of this one.
       if (this.#pongCheck !== undefined) return;
       for (const connection of this.#connections) connection.ping();
-      this.#pongCheck = setTimeout(() => {
+      // After a look at the sockets: had this process itself stood still, the answers would have come meanwhile.
+      const check = (): void => {
         this.#pongCheck = undefined;
         for (const connection of this.#connections) connection.checkPong();
-      }, pongTimeout).unref();
+      };
+      this.#pongCheck = setTimeout(() => setImmediate(check), pongTimeout).unref();
     }, pingInterval).unref();
   }
 

@@ -292,11 +292,17 @@ describe("connect rejects", () => {
     const asked: (string | undefined)[] = [];
     listening.onRequest = (request, response) => {
       asked.push(request.url, request.headers.authorization);
-      response.writeHead(status, { "content-type": "application/json" }).end(body);
+      // A browser's WebSocket shows a ticket instead of the token.
+      const isTicket = request.url === "/api/v1/tickets";
+      response
+        .writeHead(isTicket ? 201 : status, { "content-type": "application/json" })
+        .end(isTicket ? JSON.stringify({ ticket: "ticket", expires: "2027-01-01T00:00:00Z" }) : body);
     };
     const url = listening.url.replace("echo", path);
     expect(await codeOf(connectTo({ url }, { WebSocket: BrowserLike, token: "secret" }))).toBe(code);
-    expect(asked).toEqual(["/api/v1/guests/demo/endpoints", "Bearer secret"]);
+    expect(asked).toEqual(
+      ["/api/v1/tickets", "/api/v1/guests/demo/endpoints"].flatMap((path) => [path, "Bearer secret"]),
+    );
   });
 
   test("unless it is to keep trying", async () => {

@@ -1,4 +1,5 @@
-import { describe, expect, test } from "vitest";
+import { Worker } from "node:worker_threads";
+import { describe, expect, onTestFinished, test } from "vitest";
 import { opcode, RawClient } from "./raw-client.ts";
 import { eventually, testBridge } from "./support.ts";
 
@@ -66,6 +67,29 @@ describe("liveness", () => {
     await endpoint("echo", (each) => each.clients === 1);
     other.send("still here");
     expect(await other.text()).toBe("still here");
+  });
+
+  test("a client that has answered stays, where it was the bridge that stood still", async () => {
+    const { url, endpoint } = await testBridge({ limits: { pingInterval: 100, pongTimeout: 80 } });
+    // In a thread of its own: it answers pings while this one stands still.
+    const client = new Worker(
+      `import { workerData, parentPort } from "node:worker_threads";
+       import { WebSocket } from ${JSON.stringify(import.meta.resolve("ws"))};
+       const socket = new WebSocket(workerData);
+       socket.on("open", () => parentPort.postMessage("open"));
+       socket.on("ping", () => parentPort.postMessage("ping"));
+       socket.on("close", (code) => parentPort.postMessage(code));`,
+      { eval: true, workerData: `${url.replace("http", "ws")}/ws/v1/demo/echo` },
+    );
+    onTestFinished(async () => void (await client.terminate()));
+    const heard: unknown[] = [];
+    client.on("message", (what) => heard.push(what));
+    await endpoint("echo", (each) => each.clients === 1);
+    await eventually("twenty pings, each with an answer that comes late", () => {
+      Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 150);
+      return heard.length > 20 || heard.some((what) => typeof what === "number") ? true : undefined;
+    });
+    expect(new Set(heard)).toEqual(new Set(["open", "ping"]));
   });
 
   test("a client that gets messages but answers no ping is ended too", async () => {
