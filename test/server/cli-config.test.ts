@@ -84,10 +84,14 @@ describe("rpmsg-bridge.example.yaml", () => {
     expect(Object.keys(loadConfig({ config: file(uncommented) }, {}).guests)).toEqual(["demo", "vm0"]);
   });
 
-  test("what it comments out is the default", () => {
+  test("what it comments out is the default, or an example where there is none", () => {
     const { guests, ...config } = loadConfig({ config: file(uncommented) }, {});
     const { guests: _, ...defaults } = loadConfig({}, {});
-    expect(config).toEqual(defaults);
+    expect(defaults).toMatchObject({ tokens: [] });
+    for (const key of ["handover", "socketMode", "tls"]) expect(defaults).not.toHaveProperty(key);
+    const { handover, socketMode, tls, tokens } = config;
+    expect([handover, socketMode, tls, tokens]).not.toContain(undefined);
+    expect(config).toEqual({ ...defaults, handover, socketMode, tls, tokens });
     const asItIs = loadConfig({ config: file(EXAMPLE) }, {}).guests;
     expect(guests["demo"]).toEqual({ ...asItIs["demo"], profile: "linux", path: "./my-guest.js" });
     expect({ ...guests["vm0"], endpoints: [] }).toEqual({ ...asItIs["vm0"], endpoints: [] });
