@@ -56,7 +56,8 @@ test("the test of the example passes", async () => {
   expect(stdout).toMatch(/^\S fail 0$/m);
 });
 
-test("the board of the example can be tried by hand", async () => {
+// npx starts twice, and each time looks for the package first.
+test("the board of the example can be tried by hand", { timeout: 60_000 }, async () => {
   const [command] = commands.filter((each) => each.startsWith("npx"));
   expect(command).toBeDefined();
   const { child } = shell(command as string, ROOT, { RPMSG_BRIDGE_LISTEN: "127.0.0.1:0" });
