@@ -4,6 +4,9 @@ import { fullValve, JsonClient, jsonValve } from "./json-client.ts";
 import { eventually, testBridge } from "./support.ts";
 import { Valve, vhostBridge } from "./vhost-guest.ts";
 
+/** The guest's memory is in a process of its own. */
+const isIsolated = process.env["RPMSG_TEST_ISOLATION"] === "process";
+
 /** A guest that does not care for the host's service `raw`, at 1040, and says nothing before it is told to. */
 async function silentGuest() {
   const running = await vhostBridge({}, { endpoints: [{ name: "raw", address: 1040 }] });
@@ -38,9 +41,13 @@ describe("sent", () => {
     release();
     for (let i = 8; i < 12; i++) {
       expect(await client.next("sent")).toEqual({ type: "sent", id: i });
-      // The guest finds it at once, without anything more of the bridge.
-      emulated.called();
-      expect(valve.taken.length).toBeGreaterThan(i);
+      // The guest finds it at once, without anything more of the bridge; of an isolated one the relay has it then.
+      if (isIsolated) {
+        await eventually(`message ${i}`, () => (valve.taken.length > i ? true : undefined));
+      } else {
+        emulated.called();
+        expect(valve.taken.length).toBeGreaterThan(i);
+      }
     }
     expect(valve.taken.map(String)).toEqual(fillers(12));
     expect(await counters()).toMatchObject({ accepted: 12, messagesToGuest: 12, undelivered: 0 });
