@@ -169,7 +169,7 @@ export class Bridge implements ChannelHost {
       nextEndpoint: directory.next,
       guests: [...this.#guests.values()].map((attachment) => ({
         attachment: attachment.snapshot(),
-        entries: attachment.endpointList.map((endpoint) => directory.snapshot(endpoint)),
+        entries: attachment.endpoints.list.map((endpoint) => directory.snapshot(endpoint)),
       })),
       sessions,
     };
@@ -241,7 +241,7 @@ export class Bridge implements ChannelHost {
   declare(guest: string, declaration: EndpointDeclaration): EndpointPort {
     const attachment = this.#guest(guest);
     try {
-      return attachment.declare(declaration);
+      return attachment.endpoints.declare(declaration);
     } catch (error) {
       throw toProblem(error);
     }
@@ -253,7 +253,7 @@ export class Bridge implements ChannelHost {
 
   /** @throws HttpProblem endpoint-of-guest */
   withdraw(endpoint: EndpointPort): void {
-    if (this.#guest(endpoint.guest).withdraw(endpoint)) return;
+    if (this.#guest(endpoint.guest).endpoints.withdraw(endpoint)) return;
     // A service whose client goes twice is gone already.
     if (this.directory.has(endpoint)) {
       throw new HttpProblem("endpoint-of-guest", "the guest announced it: only the guest withdraws it");

@@ -20,6 +20,7 @@ import type {
 import { AttachedChannel } from "./attached-channel.ts";
 import type { Attachment } from "./attachment.ts";
 import type { LocalAddress } from "./local-address.ts";
+import type { LocalAddresses } from "./local-addresses.ts";
 
 /** What tells one endpoint of a guest from another. */
 export interface EndpointFacts {
@@ -53,6 +54,8 @@ export interface EndpointSnapshot {
   readonly shared: number | undefined;
   /** Closed channels of which messages still wait. */
   readonly finishing: readonly ChannelSnapshot[];
+  /** Buffers with messages of channels that are gone. */
+  readonly unread: readonly number[];
 }
 
 /** An endpoint of an attached guest: one of the guest, or one of the host for which the guest has another half. */
@@ -92,6 +95,10 @@ export class AttachedEndpoint implements EndpointPort {
     this.service = service;
     this.#address = address;
     this.#local = local;
+  }
+
+  get #locals(): LocalAddresses {
+    return this.attachment.endpoints.locals;
   }
 
   get guest(): string {
@@ -147,7 +154,7 @@ export class AttachedEndpoint implements EndpointPort {
       if (local === undefined) return "local-in-use";
       const channel = new AttachedChannel(this, local, { ...options, exclusive }, events);
       this.#channels.add(channel);
-      this.attachment.changed(this);
+      this.attachment.endpoints.changed(this);
       return channel;
     } catch (error) {
       if (error instanceof RpmsgError) return "no-address";
@@ -179,15 +186,28 @@ export class AttachedEndpoint implements EndpointPort {
       toServicePeer,
       shared: this.#shared?.endpoint.closed === false ? this.#shared.address : undefined,
       finishing: [...this.#finishing].map((channel) => withoutTickets(channel.snapshot())),
+      // What no channel has taken as its own.
+      unread: this.attachment.unreadOf(this),
     };
   }
 
   /** Goes on where another process stopped; facts and local addresses are there again. */
-  goOn({ told, counters, shared, finishing }: EndpointSnapshot, bounds: SendBounds): void {
+  goOn({ told, counters, shared, finishing, unread }: EndpointSnapshot, bounds: SendBounds): void {
     this.told = told;
     Object.assign(this.counters, counters);
-    if (shared !== undefined) this.#shared = this.attachment.localAt(shared);
+    if (shared !== undefined) this.#shared = this.#locals.at(shared);
     for (const channel of finishing) this.#restored(channel, bounds, NOBODY).close();
+    if (unread.length > 0) this.#restoreUnread(unread);
+  }
+
+  /** What channels that are gone have sent is counted still, where a reset comes before the guest has read it. */
+  #restoreUnread(heads: readonly number[]): void {
+    const sender = { unconfirmed: () => void this.counters.unconfirmed++ };
+    this.attachment.sends(sender, this);
+    this.attachment.device.restoreUnread(
+      sender,
+      heads.map((head) => ({ head, ticket: undefined })),
+    );
   }
 
   #restored<Ticket>(
@@ -195,7 +215,7 @@ export class AttachedEndpoint implements EndpointPort {
     bounds: SendBounds,
     events: ChannelEvents<Ticket>,
   ): AttachedChannel<Ticket> {
-    const local = this.attachment.localAt(snapshot.local);
+    const local = this.#locals.at(snapshot.local);
     if (local === undefined) throw new RangeError(`a channel has the unknown address ${snapshot.local}`);
     const channel = new AttachedChannel(this, local, { ...snapshot, ...bounds }, events);
     this.#channels.add(channel);
@@ -212,7 +232,7 @@ export class AttachedEndpoint implements EndpointPort {
   closed<Ticket>(channel: AttachedChannel<Ticket>): void {
     this.#channels.delete(channel);
     this.#finishing.add(channel);
-    this.attachment.changed(this);
+    this.attachment.endpoints.changed(this);
   }
 
   /** Nothing of a closed channel waits any more. */
@@ -234,7 +254,7 @@ export class AttachedEndpoint implements EndpointPort {
   /** Whether a local address can be had when all channels are closed. */
   #isFreeAfter(address: number | undefined): boolean {
     if (address === undefined) return true;
-    const known = this.attachment.localAt(address);
+    const known = this.#locals.at(address);
     if (known === undefined) return address !== NAME_SERVICE_ADDRESS;
     const holders = [...this.#channels].filter((channel) => channel.has(known)).length;
     return holders > 0 && holders === known.users;
@@ -243,11 +263,11 @@ export class AttachedEndpoint implements EndpointPort {
   #localOf(options: OpenOptions): LocalAddress | undefined {
     const { share = this.service === undefined ? "private" : "shared", local = this.#local } = options;
     const shared = share === "shared";
-    if (local !== undefined) return this.attachment.localAddress(this, local, shared);
+    if (local !== undefined) return this.#locals.forChannel(this, local, shared);
     if (share !== "private" && this.service !== undefined) return this.service;
-    if (!shared) return this.attachment.localAddress(this, undefined, false);
+    if (!shared) return this.#locals.forChannel(this, undefined, false);
     if (this.#shared === undefined || this.#shared.endpoint.closed) {
-      this.#shared = this.attachment.localAddress(this, undefined, true);
+      this.#shared = this.#locals.forChannel(this, undefined, true);
     }
     return this.#shared;
   }

@@ -24,7 +24,7 @@ export async function openGuest(
   const goesOn = inherited?.goesOn === true;
   let key = `guests.${name}.endpoints`;
   try {
-    attachment.configure(config.endpoints);
+    attachment.endpoints.configure(config.endpoints);
     // The guest of another process that is not handed over is gone.
     if (!goesOn) attachment.device.reset();
     if (config.kind === "emulated") {
