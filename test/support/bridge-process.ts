@@ -90,7 +90,9 @@ export class BridgeProcess {
           }),
       stdio: ["ignore", "pipe", onLog === undefined ? "inherit" : "pipe", "ipc"],
     });
-    process.once("exit", () => child.kill("SIGKILL"));
+    const kill = () => child.kill("SIGKILL");
+    process.once("exit", kill);
+    child.once("exit", () => process.off("exit", kill));
     if (child.stderr !== null && onLog !== undefined)
       createInterface({ input: child.stderr }).on("line", onLog);
     const lines = createInterface({ input: child.stdout as NodeJS.ReadableStream });
