@@ -132,7 +132,7 @@ export const logEvents = {
   },
   "memory-not-sealed": {
     level: "warn",
-    text: "A frontend can make the guest's memory shorter, which would end the bridge.",
+    text: "A frontend can make the guest's memory shorter, which would end the bridge, or an isolated guest's process.",
     fields: { advice: "What to do." },
   },
   "guest-process-exited": {

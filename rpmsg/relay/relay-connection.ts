@@ -8,6 +8,8 @@ import { RelayLink } from "./relay-link.ts";
 export interface RelayEvents {
   /** A request of the frontend was refused, and the frontend told so. */
   onRefused(error: FrontendError): void;
+  /** Memory came that the frontend can truncate, which would kill this process: once a connection. */
+  onUnsealed(): void;
   /** The guest's queues run, with these sizes. */
   onRings(sizes: { response: number; request: number }): void;
   /** The guest broke a queue. */
@@ -55,6 +57,7 @@ export function relayConnection(
     relay,
     {
       onRefused: (error) => events.onRefused(error),
+      onUnsealed: () => events.onUnsealed(),
       onClose(error) {
         if (over) return;
         over = true;

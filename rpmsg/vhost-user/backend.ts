@@ -23,6 +23,7 @@ import {
   requestName,
   u64Payload,
 } from "./messages.ts";
+import { mapDescriptors } from "./snapshot-descriptors.ts";
 import type { VringPairSnapshot } from "./vring-pair.ts";
 import { VringPair } from "./vring-pair.ts";
 
@@ -97,7 +98,7 @@ export class VhostUserBackend {
   /**
    * Takes the descriptor of a connected socket; or goes on as the backend of another process, whose descriptors are this
    * process's now, after `resume`.
-   * @throws FrontendError, SystemError where the state of another cannot be taken
+   * @throws FrontendError, SystemError where the state of another cannot be taken; its descriptors are closed then
    */
   constructor(
     from: number | BackendSnapshot,
@@ -165,11 +166,25 @@ export class VhostUserBackend {
     };
   }
 
+  /** Where that fails, no descriptor of the snapshot is left open. */
   #restore(snapshot: BackendSnapshot): void {
+    const left = new Set<number>();
+    mapDescriptors(snapshot, (fd) => {
+      left.add(fd);
+      return fd;
+    });
+    try {
+      this.#vrings.restore(snapshot.vrings, (fd) => {
+        left.delete(fd);
+        return fd;
+      });
+    } catch (error) {
+      for (const fd of left) closeFd(fd);
+      throw error;
+    }
     this.#protocolFeatures = snapshot.protocolFeatures;
     this.#status = snapshot.status;
     this.#backendRequestFd = snapshot.backendRequestFd;
-    this.#vrings.restore(snapshot.vrings);
   }
 
   #receive(message: VhostUserMessage): void {

@@ -81,11 +81,12 @@ export class MemoryTable {
     );
   }
 
-  /** Maps the regions of another table; the descriptors are this process's, and taken. */
-  restore(regions: readonly RegionSnapshot[]): void {
-    for (const { fd, fileOffset, guestAddress, userAddress, size } of regions) {
-      this.memory.add(mappedRegion(fd, fileOffset, guestAddress, userAddress, size));
-    }
+  /**
+   * Maps a region of another table; the descriptor is this process's, and taken, on errors too.
+   * @throws FrontendError memory-range, memory-map, memory-overlap
+   */
+  restore({ fd, fileOffset, guestAddress, userAddress, size }: RegionSnapshot): void {
+    this.#add(mappedRegion(fd, fileOffset, guestAddress, userAddress, size));
   }
 
   /** Whether a file can be truncated under our access, which kills the process (posix/shared-memory.ts). */
@@ -118,7 +119,10 @@ export class MemoryTable {
       closeFd(fd);
       throw new FrontendError("log-range", "a memory region goes beyond the log of the migration");
     }
-    const mapped = mappedRegion(fd, fileOffset, guestAddress, userAddress, size);
+    this.#add(mappedRegion(fd, fileOffset, guestAddress, userAddress, size));
+  }
+
+  #add(mapped: MappedRegion): void {
     try {
       this.memory.add(mapped);
     } catch (error) {

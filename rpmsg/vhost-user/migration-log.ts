@@ -62,12 +62,12 @@ export class MigrationLog {
   }
 
   /**
-   * Goes on with the log of another process; the descriptors are this one's, and taken.
+   * Goes on with the log of another process; the descriptors are this one's, and taken, on errors too.
    * @throws FrontendError memory-range, memory-map
    */
   restore({ file, notify }: LogSnapshot): void {
-    if (file !== undefined) this.#use(mapFile(file.fd, file.fileOffset, file.size));
     this.setNotify(notify);
+    if (file !== undefined) this.#use(mapFile(file.fd, file.fileOffset, file.size));
   }
 
   /** SET_LOG_FD; takes the descriptor. */

@@ -1,15 +1,29 @@
 import type { BackendSnapshot } from "./backend.ts";
+import type { LogSnapshot } from "./migration-log.ts";
 import type { VringSnapshot } from "./vring.ts";
+
+/** A log's snapshot with other numbers for its descriptors. */
+export function mapLog({ file, notify }: LogSnapshot, map: (fd: number) => number): LogSnapshot {
+  return {
+    file: file && { ...file, fd: map(file.fd) },
+    notify: notify === undefined ? undefined : map(notify),
+  };
+}
+
+/** A vring's snapshot with other numbers for its descriptors. */
+export function mapVring(vring: VringSnapshot, map: (fd: number) => number): VringSnapshot {
+  const optional = (fd: number | undefined) => (fd === undefined ? undefined : map(fd));
+  return {
+    ...vring,
+    kick: optional(vring.kick),
+    call: optional(vring.call),
+    error: optional(vring.error),
+  };
+}
 
 /** The snapshot with another number for each descriptor: those of the process that goes on with it. */
 export function mapDescriptors(snapshot: BackendSnapshot, map: (fd: number) => number): BackendSnapshot {
   const optional = (fd: number | undefined) => (fd === undefined ? undefined : map(fd));
-  const vring = (each: VringSnapshot): VringSnapshot => ({
-    ...each,
-    kick: optional(each.kick),
-    call: optional(each.call),
-    error: optional(each.error),
-  });
   const { connection, vrings } = snapshot;
   const { inflight, log } = vrings;
   const [response, request] = vrings.vrings;
@@ -20,9 +34,9 @@ export function mapDescriptors(snapshot: BackendSnapshot, map: (fd: number) => n
     vrings: {
       ...vrings,
       memory: vrings.memory.map((region) => ({ ...region, fd: map(region.fd) })),
-      vrings: [vring(response), vring(request)],
+      vrings: [mapVring(response, map), mapVring(request, map)],
       inflight: inflight && { ...inflight, fd: map(inflight.fd) },
-      log: { file: log.file && { ...log.file, fd: map(log.file.fd) }, notify: optional(log.notify) },
+      log: mapLog(log, map),
     },
   };
 }

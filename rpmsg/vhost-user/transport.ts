@@ -89,7 +89,12 @@ export function listenTransport(
     closeFd(listener);
     throw new SystemError("socket", `cannot poll ${path}: ${errnoName(result)}`);
   };
-  if (from?.connection !== undefined) use(from.connection);
+  try {
+    if (from?.connection !== undefined) use(from.connection);
+  } catch (error) {
+    closeFd(listener);
+    throw error;
+  }
   if (!paused) watch();
   return {
     listener,

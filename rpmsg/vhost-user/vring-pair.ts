@@ -23,6 +23,7 @@ import {
 } from "./messages.ts";
 import type { LogSnapshot } from "./migration-log.ts";
 import { MigrationLog } from "./migration-log.ts";
+import { mapLog, mapVring } from "./snapshot-descriptors.ts";
 import type { VringSnapshot } from "./vring.ts";
 import { Vring } from "./vring.ts";
 
@@ -108,19 +109,27 @@ export class VringPair {
   }
 
   /**
-   * Goes on where another process stood, on a new pair. The descriptors are this process's.
+   * Goes on where another process stood, on a new pair. Where that fails, it has closed what it had taken.
+   * @param take the descriptors are this process's; called with each just before it is taken
    * @throws FrontendError, SystemError
    */
-  restore(snapshot: VringPairSnapshot): void {
+  restore(snapshot: VringPairSnapshot, take: (fd: number) => number): void {
     this.#features = snapshot.features;
     this.#lacksMemory = snapshot.lacksMemory;
     this.#wasRunning = snapshot.running;
-    this.#memory.restore(snapshot.memory);
-    this.#log.restore(snapshot.log);
-    if (snapshot.inflight !== undefined) this.#inflight = InflightBuffer.restore(snapshot.inflight);
-    for (const [index, vring] of snapshot.vrings.entries()) {
-      const result = this.#vring(index).restore(vring);
-      if (result < 0) throw new SystemError("socket", `cannot wait for a kick: ${errnoName(result)}`);
+    const { memory, log, inflight, vrings } = snapshot;
+    try {
+      for (const region of memory) this.#memory.restore({ ...region, fd: take(region.fd) });
+      this.#log.restore(mapLog(log, take));
+      if (inflight !== undefined)
+        this.#inflight = InflightBuffer.restore({ ...inflight, fd: take(inflight.fd) });
+      for (const [index, vring] of vrings.entries()) {
+        const result = this.#vring(index).restore(mapVring(vring, take));
+        if (result < 0) throw new SystemError("socket", `cannot wait for a kick: ${errnoName(result)}`);
+      }
+    } catch (error) {
+      this.#release();
+      throw error;
     }
     this.#updateLog();
   }
@@ -274,6 +283,11 @@ export class VringPair {
 
   close(): void {
     this.#reset();
+    this.#release();
+  }
+
+  /** Closes all that the frontend has passed. */
+  #release(): void {
     for (const vring of this.#vrings) vring.close();
     this.#memory.close();
     this.#inflight?.close();

@@ -25,7 +25,8 @@ export interface Ending {
   stderr?: string;
 }
 
-export interface ChildEvents extends Pick<ControlEvents, "onConnection" | "onRings" | "onReport"> {
+export interface ChildEvents
+  extends Pick<ControlEvents, "onConnection" | "onRings" | "onReport" | "onUnsealed"> {
   /** Once, unless it was stopped: it is gone. Not while it is paused. */
   onEnded(how: Ending): void;
   onError(error: Error): void;
@@ -100,6 +101,7 @@ export class IsolatedChild {
         onConnection: (fd) => events.onConnection(fd),
         onRings: (sizes) => events.onRings(sizes),
         onReport: (report) => events.onReport(report),
+        onUnsealed: () => events.onUnsealed(),
         onPong: () => {
           this.#open = 0;
         },

@@ -15,7 +15,7 @@ const RESTART_FORGET = 1000;
 /** Connections that the process has passed and that wait for their turn: it has one frontend at a time. */
 const MAX_WAITING = 8;
 
-export interface IsolatedEvents extends Pick<ControlEvents, "onRings" | "onReport"> {
+export interface IsolatedEvents extends Pick<ControlEvents, "onRings" | "onReport" | "onUnsealed"> {
   /** The process is gone; another one is started. */
   onExited(how: Ending): void;
   onError(error: Error): void;
@@ -63,7 +63,8 @@ export class IsolatedTransport {
    * Takes the poller, which is closed with the transport, and where there is none in the end: an open one keeps the
    * process alive.
    * @param inherited where another bridge stopped: everything goes on from there with `resume`
-   * @throws SystemError socket: the path cannot be listened on
+   * @throws SystemError socket: the path cannot be listened on; what `serve` throws of an inherited connection. Nothing
+   *   that was handed over is left open then.
    */
   constructor(
     config: { mode: "listen" | "connect"; path: string },
@@ -91,9 +92,14 @@ export class IsolatedTransport {
     this.#waiting = [...waiting];
     this.#paused = inherited !== undefined;
     this.#owned = !this.#paused;
-    if (child !== undefined) this.#child = this.#attend(child);
     const connection = inherited?.transport.connection;
-    if (connection !== undefined) this.#use(connection);
+    try {
+      if (child !== undefined) this.#child = this.#attend(child);
+      if (connection !== undefined) this.#use(connection);
+    } catch (error) {
+      this.close();
+      throw error;
+    }
     if (!this.#paused) this.#start();
   }
 
@@ -160,6 +166,7 @@ export class IsolatedTransport {
       },
       onRings: (sizes) => events.onRings(sizes),
       onReport: (report) => events.onReport(report),
+      onUnsealed: () => events.onUnsealed(),
       onEnded: (how) => {
         this.#letGo();
         events.onExited(how);

@@ -15,6 +15,8 @@ const id = {
   taken: 1004,
   /** To the process, which answers with the same: it is not stuck. */
   ping: 1005,
+  /** To the bridge: the frontend's memory can be truncated, which would kill the process. Once a frontend. */
+  unsealed: 1006,
 } as const;
 
 /** What happened at the frontend's side, as often as `count` says since the last such report. */
@@ -36,6 +38,8 @@ export interface ControlEvents {
   onConnection(fd: number): void;
   onRings(sizes: { response: number; request: number }): void;
   onReport(report: Report): void;
+  /** Memory came that the frontend can truncate. */
+  onUnsealed(): void;
   onPong(): void;
   /** The process is gone. */
   onClose(): void;
@@ -83,6 +87,8 @@ export class BridgeControl {
     } else if (message.id === id.report) {
       events.onReport(JSON.parse(new TextDecoder().decode(payload)) as Report);
       this.#connection.send(id.taken, 0, new Uint8Array());
+    } else if (message.id === id.unsealed) {
+      events.onUnsealed();
     } else if (message.id === id.ping) {
       events.onPong();
     }
@@ -115,6 +121,10 @@ export class ProcessControl {
     payload.setUint32(0, response, true);
     payload.setUint32(4, request, true);
     this.#connection.send(id.rings, 0, new Uint8Array(payload.buffer));
+  }
+
+  unsealed(): void {
+    this.#connection.send(id.unsealed, 0, new Uint8Array());
   }
 
   report(event: Report["event"], error: Error, queue?: number): void {

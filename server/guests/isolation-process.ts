@@ -40,6 +40,7 @@ function main({ mode, path, bufferSizes }: IsolationOptions): void {
       poller,
       {
         onRefused: (error) => control.report("refused", error),
+        onUnsealed: () => control.unsealed(),
         onRings: (sizes) => control.rings(sizes),
         onBroken: (queue, error) => control.report("broken", error, queue),
         onClose(error) {

@@ -81,6 +81,7 @@ export function vhostUserLink(
               guestQueues = sizes;
             },
             onReport: (each) => reported(attachment, each),
+            onUnsealed: () => log.write("memory-not-sealed", { advice: "use memory-backend-memfd" }),
             onExited: (how) => log.write("guest-process-exited", how),
             onError: failed,
           },

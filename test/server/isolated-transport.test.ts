@@ -26,6 +26,7 @@ function transport(path: string, inherited?: IsolatedInheritance) {
   const events = {
     onRings() {},
     onReport() {},
+    onUnsealed() {},
     onExited() {},
     onError(error: Error) {
       throw error;

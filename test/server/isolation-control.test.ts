@@ -27,6 +27,7 @@ class Heard {
       void this.all.push(`rings ${response} ${request}`),
     onReport: ({ event, reason, count }: { event: string; reason: string; count: number }) =>
       void this.all.push(`${event} ${reason} ${count}`),
+    onUnsealed: () => void this.all.push("unsealed"),
     onPong: () => void this.all.push("pong"),
     onClose: () => void this.all.push("close"),
   };
@@ -55,6 +56,7 @@ describe("what the process of an isolated guest says", () => {
       closeFd(other);
       receive();
       connectionBytes = length;
+      control.unsealed();
       control.rings({ response: 256, request: 128 });
       control.report("closed", new Error("as it is"));
       receive();
@@ -62,15 +64,15 @@ describe("what the process of an isolated guest says", () => {
     }
     expect(connectionBytes).toBe(12);
     expect(passed).toBeGreaterThan(0);
-    const expected = ["connection true", "rings 256 128", "closed as it is 1"];
+    const expected = ["connection true", "unsealed", "rings 256 128", "closed as it is 1"];
 
     for (let at = 0; at <= length; at++) {
       const heard = new Heard();
       const [process, bridge] = socketPair();
       const first = new BridgeControl(bridge, poller, heard.events);
       if (at > 0) sendmsg(process, bytes, 0, at, [passed]);
-      const whole = at < 12 ? 0 : at < 32 ? 1 : at < length ? 2 : 3;
-      const rest = at - ([0, 12, 32, length][whole] as number);
+      const whole = at < 12 ? 0 : at < 24 ? 1 : at < 44 ? 2 : at < length ? 3 : 4;
+      const rest = at - ([0, 12, 24, 44, length][whole] as number);
       await eventually("all that was sent", () => {
         first.pause();
         const { received } = first.snapshot();
@@ -129,6 +131,7 @@ describe("the process of an isolated guest, as the bridge has it", () => {
       },
       onRings() {},
       onReport() {},
+      onUnsealed() {},
       onEnded: (how: Ending) => void endings.push(how),
       onError(error: Error) {
         throw error;

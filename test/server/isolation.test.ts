@@ -75,6 +75,9 @@ describe("the process of an isolated guest", () => {
     const other = await running.connect("/ws/v1/two/echo");
     const guest = await TruncatableGuest.attach(running.path("one"), "echo");
     await listed(running, "one", 1);
+    expect(running.lines.filter(({ event }) => event === "memory-not-sealed")).toMatchObject([
+      { guest: "one", advice: "use memory-backend-memfd" },
+    ]);
     const victim = await running.connect("/ws/v1/one/echo");
     victim.send("one");
     await running.endpoint("echo", (each) => each.guest === "one" && each.counters.messagesToGuest === 1);
@@ -114,7 +117,7 @@ describe("the process of an isolated guest", () => {
   });
 
   test("takes nothing with it, however often it is killed", { timeout: 120_000 }, async () => {
-    const kills = Number(process.env["RPMSG_TEST_KILLS"] ?? 10);
+    const kills = 10;
     const running = await isolatedBridge();
     let before: [descriptors: number, mappings: number] | undefined;
     for (let i = 1; i <= kills; i++) {

@@ -43,6 +43,7 @@ export class RelayedGuest {
       poller,
       {
         onRefused() {},
+        onUnsealed() {},
         onRings() {},
         onBroken: (queue, { code }) => this.broken.push(`${queue} ${code}`),
         onClose() {},

@@ -125,6 +125,29 @@ export class Session {
     this.backend.resume();
   }
 
+  /**
+   * Another process tries to go on with copies of the descriptors, and cannot; the backend goes on itself.
+   * @param spoil makes of the state one that cannot be gone on with
+   * @returns what that one throws
+   */
+  failToHandOver(spoil: (state: BackendSnapshot) => BackendSnapshot): unknown {
+    const { backend, device } = this;
+    backend.pause();
+    device.pause();
+    const state = mapDescriptors(spoil(structuredClone(backend.snapshot())), duplicateFd);
+    const other = new RpmsgDevice();
+    let thrown: unknown;
+    try {
+      new VhostUserBackend(state, this.#poller, other, { onClose() {} }).close();
+    } catch (error) {
+      thrown = error;
+    }
+    other.close();
+    device.resume();
+    backend.resume();
+    return thrown;
+  }
+
   /** A new eventfd that lives as long as the session. */
   eventfd(): number {
     return this.own(createEventfd());

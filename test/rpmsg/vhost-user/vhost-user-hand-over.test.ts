@@ -3,8 +3,10 @@ import { describe, expect, test } from "vitest";
 import type { RpmsgDevice } from "../../../rpmsg/device.ts";
 import { drainEventfd } from "../../../rpmsg/posix/eventfd.ts";
 import { createMemory } from "../../../rpmsg/posix/shared-memory.ts";
+import type { BackendSnapshot } from "../../../rpmsg/vhost-user/backend.ts";
 import { inflightPayload, request, statePayload, u64Payload } from "../../../rpmsg/vhost-user/messages.ts";
-import { titled, unsupported } from "../posix/support.ts";
+import type { VringPairSnapshot } from "../../../rpmsg/vhost-user/vring-pair.ts";
+import { descriptorCount, titled, unsupported } from "../posix/support.ts";
 import { turns } from "../support/device-driver.ts";
 import type { Received } from "../support/device-endpoints.ts";
 import { openEndpoint, openSender, texts } from "../support/device-endpoints.ts";
@@ -161,6 +163,80 @@ describe.skipIf(unsupported !== undefined)(titled("a backend that is handed over
     expect(texts(received)).toEqual(["hello"]);
     expect(session.device.generation).toBe(1);
   });
+
+  // What is taken is as different as when it fails: nothing, the memory, the log too, all but the kicks.
+  const beyond = 2 ** 40;
+  const changed = (state: BackendSnapshot, vrings: Partial<VringPairSnapshot>): BackendSnapshot => ({
+    ...state,
+    vrings: { ...state.vrings, ...vrings },
+  });
+  test.each<[string, string, (state: BackendSnapshot) => BackendSnapshot]>([
+    [
+      "memory beyond its file",
+      "memory-range",
+      (state) =>
+        changed(state, { memory: state.vrings.memory.map((each) => ({ ...each, fileOffset: beyond })) }),
+    ],
+    [
+      "memory that overlaps",
+      "memory-overlap",
+      (state) => changed(state, { memory: [...state.vrings.memory, ...state.vrings.memory] }),
+    ],
+    [
+      "a log beyond its file",
+      "memory-range",
+      (state) => {
+        const { file, notify } = state.vrings.log;
+        return changed(state, { log: { file: file && { ...file, fileOffset: beyond }, notify } });
+      },
+    ],
+    [
+      "chains in flight beyond their file",
+      "memory-range",
+      (state) => {
+        const { inflight } = state.vrings;
+        return changed(state, { inflight: inflight && { ...inflight, size: beyond } });
+      },
+    ],
+    [
+      "a kick that cannot be waited for",
+      "socket",
+      (state) => {
+        const [response, requestRing] = state.vrings.vrings;
+        const [memory] = state.vrings.memory;
+        return changed(state, { vrings: [response, { ...requestRing, kick: memory?.fd }] });
+      },
+    ],
+  ])(
+    "to one that cannot take %s: that one keeps no descriptor, and this one goes on",
+    async (_, code, spoil) => {
+      const session = open();
+      await session.features();
+      const { kicks } = await session.start();
+      const size = (GUEST_BASE + MEMORY_SIZE) / 4096 / 8;
+      await session.tell(request.SET_LOG_FD, new Uint8Array(), [session.eventfd()]);
+      const log = Buffer.concat([u64Payload(BigInt(size)), u64Payload(0n)]);
+      await session.ask(request.SET_LOG_BASE, log, [session.own(createMemory("log", size))]);
+      const description = inflightPayload({ size: 640, offset: 0, queues: 2, entries: 16 });
+      await session.tell(request.SET_INFLIGHT_FD, description, [session.own(createMemory("inflight", 640))]);
+      await session.tell(request.SET_VRING_ERR, fdPayload(1), [session.eventfd()]);
+      await session.tell(request.SET_BACKEND_REQ_FD, new Uint8Array(), [session.eventfd()]);
+      const { received } = openEndpoint(session.device, LOCAL);
+      // Half of a message, with its descriptor.
+      const half = frame(request.SET_VRING_KICK, fdPayload(0), 9);
+      session.sendBytes(half.subarray(0, 5), [session.eventfd()]);
+      await turns();
+      const before = descriptorCount();
+      expect(session.failToHandOver(spoil)).toMatchObject({ code });
+      expect(descriptorCount()).toBe(before);
+      session.sendBytes(half.subarray(5));
+      expect((await session.reply()).payload.readBigUInt64LE()).toBe(0n);
+      session.guest.offer(0x400, LOCAL, "hello");
+      session.kick(kicks[1]);
+      await turns();
+      expect(texts(received)).toEqual(["hello"]);
+    },
+  );
 
   test("with a ring that is polled", async () => {
     const session = open();
