@@ -1,7 +1,8 @@
 import { errno, errnoName } from "./errno.ts";
 import type { Poller } from "./poller.ts";
 import { EPOLLOUT } from "./poller.ts";
-import { closeFd, recvmsg, sendmsg } from "./unix-socket.ts";
+import { closeFd, recvmsg } from "./unix-socket.ts";
+import { Unsent } from "./unsent.ts";
 
 /** `u32 magic; u32 bytes of the payload; u32 descriptors`, little endian, before each payload. */
 const HEADER_SIZE = 12;
@@ -40,7 +41,7 @@ export class RecordSocket {
   #payloadBytes = 0;
   #fds: number[] = [];
   readonly #arrived: number[] = [];
-  #unsent: { bytes: Uint8Array; fds: readonly number[] }[] = [];
+  readonly #unsent = new Unsent();
   #ending = false;
   #closed = false;
 
@@ -74,16 +75,16 @@ export class RecordSocket {
     bytes.set(payload, HEADER_SIZE);
     let at = 0;
     for (let i = 0; i < fds.length; i += DESCRIPTORS_AT_ONCE) {
-      this.#unsent.push({ bytes: bytes.subarray(at, at + 1), fds: fds.slice(i, i + DESCRIPTORS_AT_ONCE) });
+      this.#unsent.add(bytes.subarray(at, at + 1), fds.slice(i, i + DESCRIPTORS_AT_ONCE));
       at++;
     }
-    if (at < bytes.length) this.#unsent.push({ bytes: bytes.subarray(at), fds: [] });
+    if (at < bytes.length) this.#unsent.add(bytes.subarray(at));
     this.#flush();
   }
 
   /** Everything is with the kernel. */
   get flushed(): boolean {
-    return this.#unsent.length === 0;
+    return this.#unsent.bytes === 0;
   }
 
   /** Closes when all is sent. */
@@ -102,22 +103,13 @@ export class RecordSocket {
   }
 
   #flush(): void {
-    while (this.#unsent.length > 0) {
-      const { bytes, fds } = this.#unsent[0] as { bytes: Uint8Array; fds: readonly number[] };
-      const sent = sendmsg(this.#fd, bytes, 0, bytes.length, fds);
-      if (sent === -errno.EAGAIN) {
-        this.#poller.setWritable(this.#fd, true);
-        return;
-      }
-      if (sent < 0) {
-        this.close(new Error(`cannot send: ${errnoName(sent)}`));
-        return;
-      }
-      if (sent < bytes.length) this.#unsent[0] = { bytes: bytes.subarray(sent), fds: [] };
-      else this.#unsent.shift();
+    const result = this.#unsent.flush(this.#fd);
+    if (result < 0 && result !== -errno.EAGAIN) {
+      this.close(new Error(`cannot send: ${errnoName(result)}`));
+      return;
     }
-    this.#poller.setWritable(this.#fd, false);
-    if (this.#ending) this.close();
+    this.#poller.setWritable(this.#fd, result < 0);
+    if (result === 0 && this.#ending) this.close();
   }
 
   #ready(ready: number): void {

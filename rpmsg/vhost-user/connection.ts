@@ -3,6 +3,7 @@ import { errno, errnoName } from "../posix/errno.ts";
 import type { Poller } from "../posix/poller.ts";
 import { EPOLLOUT } from "../posix/poller.ts";
 import { closeFd, recvmsg, sendmsg } from "../posix/unix-socket.ts";
+import { Unsent } from "../posix/unsent.ts";
 import { MAX_MESSAGE_PAYLOAD, MESSAGE_HEADER_SIZE, requestName, VERSION, VERSION_MASK } from "./messages.ts";
 
 export interface VhostUserMessage {
@@ -57,8 +58,7 @@ export class VhostUserConnection {
   /** Descriptors of the message that is being received. */
   readonly #fds: number[] = [];
   readonly #arrived: number[] = [];
-  #unsent: Uint8Array[] = [];
-  #unsentBytes = 0;
+  readonly #unsent = new Unsent();
   /** The socket is left alone. */
   #paused = false;
   #closed = false;
@@ -76,8 +76,7 @@ export class VhostUserConnection {
       this.#buffer.set(from.received);
       this.#received = from.received.length;
       this.#fds.push(...from.fds);
-      this.#unsent = [...from.unsent];
-      this.#unsentBytes = this.#unsent.reduce((sum, bytes) => sum + bytes.length, 0);
+      for (const bytes of from.unsent) this.#unsent.add(bytes);
       return;
     }
     const result = this.#watch();
@@ -100,13 +99,13 @@ export class VhostUserConnection {
     this.#paused = false;
     const result = this.#watch();
     if (result < 0) this.close(new SystemError("socket", `cannot poll the socket: ${errnoName(result)}`));
-    else if (this.#unsentBytes > 0) this.#poller.setWritable(this.#fd, true);
+    else if (this.#unsent.bytes > 0) this.#poller.setWritable(this.#fd, true);
   }
 
   /** What there is to know of a paused connection. */
   snapshot(): ConnectionSnapshot {
     const received = this.#buffer.slice(0, this.#received);
-    return { fd: this.#fd, received, fds: this.#fds, unsent: this.#unsent };
+    return { fd: this.#fd, received, fds: this.#fds, unsent: this.#unsent.pieces };
   }
 
   /** Sends a message. What a full socket does not take waits; descriptors never do. */
@@ -118,11 +117,11 @@ export class VhostUserConnection {
     header.setUint32(4, flags | VERSION, true);
     header.setUint32(8, payload.length, true);
     bytes.set(payload, MESSAGE_HEADER_SIZE);
-    if ((this.#unsentBytes > 0 || this.#paused) && fds.length === 0) {
+    if ((this.#unsent.bytes > 0 || this.#paused) && fds.length === 0) {
       this.#keep(bytes);
       return;
     }
-    const sent = this.#unsentBytes > 0 ? -errno.EAGAIN : sendmsg(this.#fd, bytes, 0, bytes.length, fds);
+    const sent = this.#unsent.bytes > 0 ? -errno.EAGAIN : sendmsg(this.#fd, bytes, 0, bytes.length, fds);
     if (sent === bytes.length) return;
     if (sent < 0 && (sent !== -errno.EAGAIN || fds.length > 0)) {
       this.close(new SystemError("socket", `cannot send ${requestName(id)}: ${errnoName(sent)}`));
@@ -145,9 +144,8 @@ export class VhostUserConnection {
   }
 
   #keep(bytes: Uint8Array): void {
-    this.#unsent.push(bytes);
-    this.#unsentBytes += bytes.length;
-    if (this.#unsentBytes > MAX_UNSENT) {
+    this.#unsent.add(bytes);
+    if (this.#unsent.bytes > MAX_UNSENT) {
       this.close(new SystemError("socket", "the peer does not read its replies"));
       return;
     }
@@ -155,23 +153,14 @@ export class VhostUserConnection {
   }
 
   #flush(): void {
-    while (this.#unsent.length > 0) {
-      const bytes = this.#unsent[0] as Uint8Array;
-      const sent = sendmsg(this.#fd, bytes, 0, bytes.length);
-      if (sent === -errno.EAGAIN) return;
-      if (sent < 0) {
-        this.close(new SystemError("socket", `cannot send: ${errnoName(sent)}`));
-        return;
-      }
-      this.#unsentBytes -= sent;
-      if (sent < bytes.length) this.#unsent[0] = bytes.subarray(sent);
-      else this.#unsent.shift();
-    }
-    this.#poller.setWritable(this.#fd, false);
+    const result = this.#unsent.flush(this.#fd);
+    if (result === -errno.EAGAIN) return;
+    if (result < 0) this.close(new SystemError("socket", `cannot send: ${errnoName(result)}`));
+    else this.#poller.setWritable(this.#fd, false);
   }
 
   #ready(ready: number): void {
-    if ((ready & EPOLLOUT) !== 0 && this.#unsentBytes > 0) this.#flush();
+    if ((ready & EPOLLOUT) !== 0 && this.#unsent.bytes > 0) this.#flush();
     if (!this.#closed && (ready & ~EPOLLOUT) !== 0) this.#read();
   }
 

@@ -127,6 +127,8 @@ describe.skipIf(unsupported !== undefined)(titled("the byte stream"), () => {
       const session = open();
       const [bytes, fds] = messageOf(session, id);
       session.sendBytes(bytes.subarray(0, length), fds);
+      // Read already, or read together with the end.
+      if (length % 2 === 0) await turns();
       session.disconnect();
       expect(await session.closed).toMatchObject({ code: "message-truncated" });
     }
@@ -185,42 +187,11 @@ describe.skipIf(unsupported !== undefined)(titled("the byte stream"), () => {
     expect(await outcomeOf(session)).toEqual(EXPECTED);
   });
 
-  test.each(Array.from({ length: 12 }, (_, i) => i + 1))(
-    "a header of %i bytes and a close",
-    async (length) => {
-      const session = open();
-      session.sendBytes(frame(request.SET_VRING_NUM, statePayload(0, 16)).subarray(0, length), [
-        session.eventfd(),
-      ]);
-      await turns();
-      session.disconnect();
-      expect(await session.closed).toMatchObject({ code: "message-truncated" });
-    },
-  );
-
-  test("a payload cut short and a close", async () => {
-    const session = open();
-    session.sendBytes(frame(request.SET_VRING_NUM, statePayload(0, 16)).subarray(0, 19));
-    session.disconnect();
-    expect(await session.closed).toMatchObject({ code: "message-truncated" });
-  });
-
   test("a close in order", async () => {
     const session = open();
     await session.barrier();
     session.disconnect();
     expect(await session.closed).toBeUndefined();
-  });
-
-  test.each([65, 80, 81, 200, 253])("%i descriptors at once end the connection", async (count) => {
-    const session = open();
-    const fd = session.eventfd();
-    session.send(
-      request.SET_MEM_TABLE,
-      new Uint8Array(8),
-      Array.from({ length: count }, () => fd),
-    );
-    expect(await session.closed).toMatchObject({ code: "ancillary-truncated" });
   });
 
   test("descriptors with each byte of one message do not pile up", async () => {
