@@ -64,11 +64,7 @@ describe("a hand-over that fails", { timeout: 60_000 }, () => {
     async (step) => {
       const { dynasty, first, goesOn } = await scene();
       let successor: Command | undefined;
-      const { path } = new Between(dynasty, async (kind) => {
-        if (kind !== step) return true;
-        await successor?.kill("SIGKILL");
-        return false;
-      });
+      const path = Between.until(dynasty, step, () => successor?.kill("SIGKILL"));
       successor = dynasty.successor({}, path);
       await first.says('"event":"hand-over-failed","reason":"the successor has gone"');
       await goesOn();
@@ -82,11 +78,7 @@ describe("a hand-over that fails", { timeout: 60_000 }, () => {
     "the predecessor is killed before %s passes: the successor goes on",
     async (step) => {
       const { dynasty, first, goesOn } = await scene();
-      const { path } = new Between(dynasty, async (kind) => {
-        if (kind !== step) return true;
-        await first.kill("SIGKILL");
-        return false;
-      });
+      const path = Between.until(dynasty, step, () => first.kill("SIGKILL"));
       const successor = dynasty.successor({}, path);
       dynasty.url = await successor.url();
       await goesOn();
@@ -98,11 +90,7 @@ describe("a hand-over that fails", { timeout: 60_000 }, () => {
 
   test("the predecessor is killed before the successor has the state: that says so and exits with 1", async () => {
     const { dynasty, first } = await scene();
-    const { path } = new Between(dynasty, async (kind) => {
-      if (kind === "hello") return true;
-      await first.kill("SIGKILL");
-      return false;
-    });
+    const path = Between.until(dynasty, "state", () => first.kill("SIGKILL"));
     const { code, stderr } = await dynasty.successor({}, path).finished;
     expect(code).toBe(1);
     expect(stderr).toMatch(
@@ -112,16 +100,10 @@ describe("a hand-over that fails", { timeout: 60_000 }, () => {
 
   test("one that takes too long is given up, and a second one is refused meanwhile", async () => {
     const { dynasty, first, goesOn } = await scene({ limits: { handoverTimeout: 3000 } });
-    let reached: () => void = () => {};
-    const atReady = new Promise<void>((resolve) => {
-      reached = resolve;
+    let slow: Command | undefined;
+    await new Promise<void>((resolve) => {
+      slow = dynasty.successor({}, Between.until(dynasty, "ready", resolve));
     });
-    const { path } = new Between(dynasty, (kind) => {
-      if (kind === "ready") reached();
-      return kind !== "ready";
-    });
-    const slow = dynasty.successor({}, path);
-    await atReady;
     expect(
       await ask(dynasty.handover, { type: "hello", protocol: "rpmsg-bridge-hand-over", version: 1 }),
     ).toEqual({
@@ -130,7 +112,7 @@ describe("a hand-over that fails", { timeout: 60_000 }, () => {
     });
     await first.says('"event":"hand-over-failed","reason":"it took longer than 3000 ms"');
     await goesOn();
-    await slow.kill("SIGKILL");
+    await slow?.kill("SIGKILL");
   });
 
   test("a successor whose configuration cannot be had beside what it inherits exits with 2; the predecessor goes on", async () => {
@@ -190,11 +172,8 @@ describe("a hand-over that fails", { timeout: 60_000 }, () => {
 
   test("a bridge that is told to stop in the middle gives the hand-over up, and stops", async () => {
     const { dynasty, first } = await scene();
-    const { path } = new Between(dynasty, async (kind) => {
-      if (kind !== "ready") return true;
-      void first.kill("SIGTERM");
-      return false;
-    });
+    // Not waited for: its end waits for the hand-over's.
+    const path = Between.until(dynasty, "ready", () => void first.kill("SIGTERM"));
     const successor = dynasty.successor({}, path);
     expect(await first.finished).toMatchObject({ code: 0 });
     expect((await first.finished).stderr).toContain('"reason":"the bridge is stopping"');

@@ -136,11 +136,7 @@ describe("a bridge with an isolated guest that hands over", { timeout: 60_000 },
     async (step) => {
       const { dynasty, first, attached, pid } = await scene();
       let successor: Command | undefined;
-      const { path } = new Between(dynasty, async (kind) => {
-        if (kind !== step) return true;
-        await successor?.kill("SIGKILL");
-        return false;
-      });
+      const path = Between.until(dynasty, step, () => successor?.kill("SIGKILL"));
       successor = dynasty.successor({}, path);
       await first.says('"event":"hand-over-failed"');
       await eventually("clients again", async () =>
@@ -165,11 +161,7 @@ describe("a bridge with an isolated guest that hands over", { timeout: 60_000 },
     "the predecessor is killed before %s passes: the successor goes on, with the process",
     async (step) => {
       const { dynasty, first, pid } = await scene();
-      const { path } = new Between(dynasty, async (kind) => {
-        if (kind !== step) return true;
-        await first.kill("SIGKILL");
-        return false;
-      });
+      const path = Between.until(dynasty, step, () => first.kill("SIGKILL"));
       dynasty.url = await dynasty.successor({}, path).url();
       await echo(dynasty, "still here");
       expect(await dynasty.guest()).toMatchObject({ state: "attached", generation: 1 });

@@ -136,6 +136,16 @@ export class Between {
     });
   }
 
+  /** @returns the path of one that keeps such a message back: this happens instead */
+  static until(dynasty: Dynasty, kind: Kind, happens: () => unknown): string {
+    const { path } = new Between(dynasty, async (each) => {
+      if (each !== kind) return true;
+      await happens();
+      return false;
+    });
+    return path;
+  }
+
   #serve(): void {
     const fd = accept(this.#listener);
     if (fd < 0) return;
