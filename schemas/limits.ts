@@ -87,7 +87,7 @@ export const Limits = z.strictObject({
   responseTimeout: Milliseconds.default(30_000),
   /** How long a client may take to answer a close. */
   closeTimeout: Milliseconds.default(5000),
-  /** Most sessions whose clients are away; beyond them the oldest one ends. */
+  /** Most sessions whose clients are away; beyond them the newest one of the client that has most ends. */
   waitingSessions: Count.default(1024),
   /** Bytes that may wait for all clients together, and for all guests; then those for whom most waits are closed with 1013. */
   clientBytes: z
