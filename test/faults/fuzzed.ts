@@ -4,17 +4,27 @@ import { runTarget } from "../fuzz/fuzz-target.ts";
 import { count } from "../support/figures.ts";
 import type { Scale, Scenario } from "./scenario.ts";
 
-/** So many cases of a target of `npm run fuzz`. What has to hold, memory and descriptors too, the target itself checks. */
+/** How much: cases, or seconds. */
+type Amount =
+  | { readonly cases: Readonly<Record<Scale, number>> }
+  | { readonly seconds: Readonly<Record<Scale, number>> };
+
+/** So much of a target of `npm run fuzz`. What has to hold, memory and descriptors too, the target itself checks. */
 export function fuzzed(
   target: FuzzTarget,
-  cases: Readonly<Record<Scale, number>>,
+  amount: Amount,
   texts: Pick<Scenario, "fault" | "passes">,
 ): Scenario {
   return {
     ...texts,
     async run(scale) {
       const seed = randomInt(2 ** 32);
-      const result = await runTarget(target, seed, (done) => done < cases[scale]);
+      const start = performance.now();
+      const more = (done: number): boolean =>
+        "cases" in amount
+          ? done < amount.cases[scale]
+          : performance.now() - start < amount.seconds[scale] * 1000;
+      const result = await runTarget(target, seed, more);
       const { finding, outcomes, seconds, figures } = result;
       const accepted = outcomes.get("accepted") ?? 0;
       return {

@@ -31,7 +31,7 @@ async function main(options: FuzzOptions): Promise<number> {
     const until = performance.now() + (seconds * 1000) / chosen.length;
     // Printed before, so that the seed is known even where a case takes the process with it.
     process.stdout.write(`${target.name.padEnd(16)} seed ${seed} `);
-    const watchdog = new Watchdog(`npm run fuzz -- --target ${target.name}`);
+    const watchdog = await Watchdog.start(`npm run fuzz -- --target ${target.name}`);
     const result = await runTarget(target, seed, (done, next) => {
       watchdog.beat(next);
       return !interrupted && done < cases && performance.now() < until;

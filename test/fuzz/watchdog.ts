@@ -1,3 +1,4 @@
+import { once } from "node:events";
 import { Worker } from "node:worker_threads";
 
 /** Seconds that one case may take. */
@@ -6,7 +7,8 @@ const PATIENCE = 30;
 /** Runs in a thread of its own, so it names nothing from outside. */
 const WATCH = `
   const { writeSync } = require("node:fs");
-  const { workerData } = require("node:worker_threads");
+  const { parentPort, workerData } = require("node:worker_threads");
+  parentPort.postMessage("watching");
   const [beats, seeds] = workerData.shared;
   let seen = -1;
   setInterval(() => {
@@ -26,14 +28,24 @@ export class Watchdog {
   readonly #seeds = new Uint32Array(new SharedArrayBuffer(4));
   readonly #worker: Worker;
 
-  /** @param command what runs a case again, but for its seed */
-  constructor(command: string) {
+  private constructor(command: string) {
     const shared = [this.#beats, this.#seeds];
     this.#worker = new Worker(WATCH, {
       eval: true,
       workerData: { shared, command, milliseconds: PATIENCE * 1000 },
     });
     this.#worker.unref();
+  }
+
+  /**
+   * Done when it watches. Until then its thread opens descriptors, when it likes: a target that counted those of the
+   * process meanwhile would find some more later.
+   * @param command what runs a case again, but for its seed
+   */
+  static async start(command: string): Promise<Watchdog> {
+    const watchdog = new Watchdog(command);
+    await once(watchdog.#worker, "message");
+    return watchdog;
   }
 
   /** A case begins. */

@@ -1,17 +1,7 @@
-import { ftruncateSync, openSync, readdirSync, readFileSync, readlinkSync } from "node:fs";
+import { readdirSync, readFileSync, readlinkSync } from "node:fs";
 import { join } from "node:path";
 import { onTestFinished } from "vitest";
-import {
-  bits,
-  encodeNameService,
-  feature,
-  mappedRegion,
-  Poller,
-  RPMSG_F_NS,
-  VhostUserFrontend,
-} from "../../rpmsg/index.ts";
-import { connectUnix } from "../../rpmsg/posix/unix-socket.ts";
-import { DriverRings } from "../rpmsg/support/device-driver.ts";
+import { TruncatableGuest } from "../support/truncatable-guest.ts";
 import { testDirectory } from "./support.ts";
 
 /** Processes of isolated guests that this process has started, by the path of the guest's socket. */
@@ -69,63 +59,9 @@ export function relayMappings(): number {
   return readFileSync("/proc/self/maps", "utf8").match(/rpmsg-relay/g)?.length ?? 0;
 }
 
-const BASE = 0x4000_0000;
-const SIZE = 64 * 4096;
-
-/**
- * A guest whose memory is a file that cannot be sealed: it may shrink at any time. It announces a service, and nobody
- * in this process touches its memory after `truncate`.
- */
-export class TruncatableGuest {
-  readonly #file: number;
-  readonly #rings: DriverRings;
-  readonly #frontend: VhostUserFrontend;
-  readonly closed: Promise<void>;
-
-  private constructor(path: string, poller: Poller) {
-    this.#file = openSync(join(testDirectory(), "memory"), "w+");
-    ftruncateSync(this.#file, SIZE);
-    const region = mappedRegion(this.#file, 0, BASE, BASE, SIZE);
-    this.#rings = new DriverRings(region);
-    const fd = connectUnix(path);
-    if (fd < 0) throw new Error(`cannot connect: ${fd}`);
-    let gone: () => void = () => {};
-    this.closed = new Promise((resolve) => {
-      gone = resolve;
-    });
-    this.#frontend = new VhostUserFrontend(
-      fd,
-      poller,
-      {
-        features: bits(RPMSG_F_NS, feature.VERSION_1),
-        memory: [{ guestAddress: BASE, userAddress: BASE, size: SIZE, fileOffset: 0, fd: this.#file }],
-        vrings: this.#rings.rings.map((addresses) => ({ size: 16, addresses })),
-      },
-      { onCall() {}, onClose: () => gone() },
-    );
-    onTestFinished(() => {
-      this.#frontend.close();
-      region.close();
-      poller.close();
-    });
-  }
-
-  static async attach(path: string, service: string): Promise<TruncatableGuest> {
-    const guest = new TruncatableGuest(path, new Poller());
-    await guest.#frontend.negotiate();
-    for (let i = 0; i < 16; i++) guest.#rings.post(512);
-    await guest.#frontend.start();
-    guest.#frontend.kick(0);
-    guest.#rings.offer(1024, 53, encodeNameService({ name: service, address: 1024, created: true }));
-    guest.#frontend.kick(1);
-    return guest;
-  }
-
-  truncate(): void {
-    ftruncateSync(this.#file, 0);
-  }
-
-  kick(): void {
-    this.#frontend.kick(1);
-  }
+/** A guest whose memory may shrink, until the end of the test. */
+export async function truncatableGuest(path: string, service: string): Promise<TruncatableGuest> {
+  const guest = await TruncatableGuest.attach(path, service, join(testDirectory(), "memory"));
+  onTestFinished(() => guest.close());
+  return guest;
 }

@@ -4,7 +4,7 @@ import { setImmediate as nextTurn } from "node:timers/promises";
 import { describe, expect, onTestFinished, test } from "vitest";
 import { EmulatedGuest } from "../../guest/emulated-guest.ts";
 import type { ConfigInput } from "../../schemas/index.ts";
-import { guestProcesses, openDescriptors, relayMappings, TruncatableGuest } from "./isolated-guests.ts";
+import { guestProcesses, openDescriptors, relayMappings, truncatableGuest } from "./isolated-guests.ts";
 import type { Client, LogLine, RunningBridge } from "./support.ts";
 import { eventually, testBridge, testDirectory } from "./support.ts";
 import { attachGuest, Valve } from "./vhost-guest.ts";
@@ -73,7 +73,7 @@ describe("the process of an isolated guest", () => {
     await attachGuest(running.path("two"));
     await listed(running, "two", 1);
     const other = await running.connect("/ws/v1/two/echo");
-    const guest = await TruncatableGuest.attach(running.path("one"), "echo");
+    const guest = await truncatableGuest(running.path("one"), "echo");
     await listed(running, "one", 1);
     expect(running.lines.filter(({ event }) => event === "memory-not-sealed")).toMatchObject([
       { guest: "one", advice: "use memory-backend-memfd" },
@@ -116,6 +116,7 @@ describe("the process of an isolated guest", () => {
     expect(stopped.socket.readyState).toBe(stopped.socket.OPEN);
   });
 
+  // `npm run faults -- guest-process-kills` kills it more often.
   test("takes nothing with it, however often it is killed", { timeout: 120_000 }, async () => {
     const kills = 10;
     const running = await isolatedBridge();

@@ -3,7 +3,7 @@ import { fuzzed } from "../fuzzed.ts";
 
 export const scenario = fuzzed(
   vhostUser,
-  { test: 300, short: 5000, full: 60_000 },
+  { cases: { test: 300, short: 5000, full: 60_000 } },
   {
     fault:
       "random vhost-user messages in every state with random descriptors, about 20 in each case, 1.3 million at full scale",

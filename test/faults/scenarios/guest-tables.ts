@@ -3,7 +3,7 @@ import { fuzzed } from "../fuzzed.ts";
 
 export const scenario = fuzzed(
   tables,
-  { test: 2000, short: 100_000, full: 10_000_000 },
+  { cases: { test: 2000, short: 100_000, full: 10_000_000 } },
   {
     fault: "random and structured descriptor tables",
     passes: "no crash, no write outside the buffers (canaries), each head returned at most once",
