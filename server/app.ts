@@ -20,6 +20,7 @@ import type { Permit } from "./access/permit.ts";
 import { View } from "./access/view.ts";
 import { limitAnswers } from "./answer-limits.ts";
 import type { Bridge } from "./bridge.ts";
+import type { ProblemCode } from "./problem.ts";
 import { HttpProblem, PROBLEM_TYPE } from "./problem.ts";
 import { credentialRoutes } from "./routes/credentials.ts";
 import { addDocuments } from "./routes/documents.ts";
@@ -48,6 +49,8 @@ declare module "fastify" {
   interface FastifyContextConfig {
     /** Nobody needs a token for it: it tells nothing of guests. */
     public?: boolean;
+    /** What else it may answer than what all do (`doorProblems`) and, without `public`, `unauthorized`. */
+    problems?: readonly ProblemCode[];
   }
 }
 
@@ -124,7 +127,7 @@ export function buildApp(bridge: Bridge, tls?: SecureOptions): FastifyInstance {
 /**
  * Lets a request in.
  * @returns who has sent it; undefined where its connection has ended instead
- * @throws HttpProblem
+ * @throws HttpProblem with one of `doorProblems`
  */
 type Enter = (request: IncomingMessage, response: ServerResponse) => Peer | undefined;
 

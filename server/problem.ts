@@ -42,6 +42,16 @@ export type ProblemCode = keyof typeof statusOf;
 
 export const problemCodes = Object.keys(statusOf) as ProblemCode[];
 
+/** What may be answered to any request, before anything is read of it but its head. */
+export const doorProblems = [
+  "origin-forbidden",
+  "host-unknown",
+  "rate-limited",
+  "too-many-connections",
+  "draining",
+  "overloaded",
+] as const satisfies ProblemCode[];
+
 export const PROBLEM_TYPE = "application/problem+json";
 
 /** A request that cannot be answered, in the words of RFC 9457. */

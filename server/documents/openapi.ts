@@ -1,14 +1,19 @@
-import { STATUS_CODES } from "node:http";
 import swagger from "@fastify/swagger";
 import swaggerUi from "@fastify/swagger-ui";
-import type { FastifyError, FastifyInstance, FastifySchema, RouteOptions } from "fastify";
+import type {
+  FastifyContextConfig,
+  FastifyError,
+  FastifyInstance,
+  FastifySchema,
+  RouteOptions,
+} from "fastify";
 import fastify from "fastify";
 import type { z } from "zod";
-import { Problem } from "../../schemas/index.ts";
 import { PAGE_HEADERS } from "../access/page-headers.ts";
 import { HttpProblem, PROBLEM_TYPE } from "../problem.ts";
+import type { Content } from "./answers.ts";
+import { answersOf, contentOf } from "./answers.ts";
 import { errorTable, markdownTable } from "./codes.ts";
-import type { JsonSchema } from "./schema-set.ts";
 import { SchemaSet } from "./schema-set.ts";
 
 const tags = {
@@ -69,8 +74,9 @@ export async function openDocuments(
     },
     convertConstToEnum: false,
     transform: ({ schema, url, route }) => {
-      const open = route.config?.public === true && { security: [] };
-      return { schema: { ...schemaOfRoute(schema, set), ...open }, url };
+      const { config = {} } = route;
+      const open = config.public === true && { security: [] };
+      return { schema: { ...schemaOfRoute(schema, config, set), ...open }, url };
     },
     transformObject: (document) => {
       if (!("openapiObject" in document)) return document.swaggerObject;
@@ -88,7 +94,7 @@ export async function openDocuments(
       method,
       url,
       schema: schema ?? {},
-      config: { public: config?.public === true },
+      config: { ...config },
       handler: () => {},
     });
   }
@@ -106,7 +112,11 @@ function description(): string {
 }
 
 /** The parts of a route's schema, as JSON schemas in the way that @fastify/swagger reads them. */
-function schemaOfRoute(schema: FastifySchema & { hide?: boolean }, set: SchemaSet): FastifySchema {
+function schemaOfRoute(
+  schema: FastifySchema & { hide?: boolean },
+  config: FastifyContextConfig,
+  set: SchemaSet,
+): FastifySchema {
   const { params, querystring, headers, body, response, ...rest } = schema;
   if (schema.hide === true) return schema;
   const parts = { params: "Params", querystring: "Query", headers: "Headers" } as const;
@@ -116,30 +126,6 @@ function schemaOfRoute(schema: FastifySchema & { hide?: boolean }, set: SchemaSe
     if (zod !== undefined) converted[part] = set.of(zod as z.ZodType, "input", name);
   }
   if (body !== undefined) converted["body"] = contentOf(body as Content, "input", set);
-  const responses: Record<string, unknown> = {};
-  for (const [status, content] of Object.entries((response ?? {}) as Record<string, Content>)) {
-    responses[status] = { description: STATUS_CODES[status], ...contentOf(content, "output", set) };
-  }
-  responses["default"] = {
-    description:
-      "Any error: also 403 for pages of others, 421 for a `Host` that is not the bridge's, and 500.",
-    ...contentOf(Problem, "output", set),
-  };
-  return { ...converted, response: responses };
-}
-
-type Content = z.ZodType | { description?: string; content: Record<string, { schema: z.ZodType }> };
-
-/** A body, by its types. */
-function contentOf(schema: Content, io: "input" | "output", set: SchemaSet): JsonSchema {
-  if ("content" in schema) {
-    const { content, ...rest } = schema;
-    const types = Object.entries(content).map(([type, each]) => [type, { schema: set.of(each.schema, io) }]);
-    return { ...rest, content: Object.fromEntries(types) };
-  }
-  const converted = set.of(schema, io);
-  // Without a body.
-  if (converted["type"] === "null") return converted;
-  const type = schema === Problem ? PROBLEM_TYPE : "application/json";
-  return { content: { [type]: { schema: converted } } };
+  const own = (response ?? {}) as Record<string, Content>;
+  return { ...converted, response: answersOf(own, config, set) };
 }

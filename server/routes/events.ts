@@ -9,7 +9,6 @@ import type { Bridge } from "../bridge.ts";
 import type { Subject } from "../event-log.ts";
 import type { Holder } from "../memory-budget.ts";
 import { HttpProblem } from "../problem.ts";
-import { problems } from "./problems.ts";
 
 /** Milliseconds between comments that keep a connection alive. */
 const KEEP_ALIVE = 15_000;
@@ -40,7 +39,6 @@ export function eventRoutes(bridge: Bridge): FastifyPluginAsyncZod {
         headers: z.object({ "last-event-id": z.string().optional() }),
         response: {
           200: { content: { "text/event-stream": { schema: z.string() } } },
-          ...problems("unauthorized"),
         },
       },
       handler: (request, reply) => {

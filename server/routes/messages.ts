@@ -7,7 +7,6 @@ import { frameBytes } from "../channel/back-pressure.ts";
 import { decodeText, encodeText } from "../channel/message-encoder.ts";
 import { OneMessage } from "../channel/one-message.ts";
 import { HttpProblem } from "../problem.ts";
-import { problems } from "./problems.ts";
 
 const Params = z.object({ guest: z.string(), id: z.string() });
 const BYTES = "application/octet-stream";
@@ -38,26 +37,27 @@ export function messageRoutes(bridge: Bridge): FastifyPluginAsyncZod {
         response: {
           200: { content: { "application/json": { schema: MessageReply }, [BYTES]: { schema: Bytes } } },
           202: MessageSent,
-          ...problems(
-            "bad-request",
-            "unauthorized",
-            "forbidden",
-            "read-only",
-            "guest-unknown",
-            "endpoint-unknown",
-            "endpoint-in-use",
-            "local-in-use",
-            "no-peer",
-            "endpoint-gone",
-            "body-too-large",
-            "too-large",
-            "media-type-unknown",
-            "guest-gone",
-            "no-address",
-            "no-buffer",
-            "no-reply",
-          ),
         },
+      },
+      config: {
+        problems: [
+          "bad-request",
+          "forbidden",
+          "read-only",
+          "guest-unknown",
+          "endpoint-unknown",
+          "endpoint-in-use",
+          "local-in-use",
+          "no-peer",
+          "endpoint-gone",
+          "body-too-large",
+          "too-large",
+          "media-type-unknown",
+          "guest-gone",
+          "no-address",
+          "no-buffer",
+          "no-reply",
+        ],
       },
       handler: async (request, reply) => {
         const { guest, id } = request.params;

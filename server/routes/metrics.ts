@@ -2,7 +2,6 @@ import type { FastifyPluginAsync } from "fastify";
 import { z } from "zod";
 import type { Bridge } from "../bridge.ts";
 import type { Scraper } from "../metrics/scrape.ts";
-import { problems } from "./problems.ts";
 
 /** Counters of guests and endpoints for Prometheus. */
 export function metricsRoutes(bridge: Bridge): FastifyPluginAsync {
@@ -21,9 +20,9 @@ export function metricsRoutes(bridge: Bridge): FastifyPluginAsync {
           tags: ["bridge"],
           response: {
             200: { content: { "text/plain": { schema: z.string() } } },
-            ...problems("unauthorized", "forbidden"),
           },
         },
+        config: { problems: ["forbidden"] },
       },
       async ({ permit }, reply) => {
         permit.demandAdmin("/metrics");

@@ -10,7 +10,6 @@ import {
   GuestList,
 } from "../../schemas/index.ts";
 import type { Bridge } from "../bridge.ts";
-import { problems } from "./problems.ts";
 
 const GuestParams = z.object({ guest: z.string() });
 const EndpointParams = z.object({ guest: z.string(), id: z.string() });
@@ -25,7 +24,7 @@ export function resourceRoutes(bridge: Bridge): FastifyPluginAsyncZod {
         operationId: "listGuests",
         summary: "All guests",
         tags: ["guests"],
-        response: { 200: GuestList, ...problems("unauthorized") },
+        response: { 200: GuestList },
       },
       handler: async ({ view }) => ({ guests: view.guests() }),
     });
@@ -38,8 +37,9 @@ export function resourceRoutes(bridge: Bridge): FastifyPluginAsyncZod {
         summary: "One guest",
         tags: ["guests"],
         params: GuestParams,
-        response: { 200: Guest, ...problems("unauthorized", "guest-unknown") },
+        response: { 200: Guest },
       },
+      config: { problems: ["guest-unknown"] },
       handler: async ({ params, view }) => view.guest(params.guest),
     });
 
@@ -52,8 +52,9 @@ export function resourceRoutes(bridge: Bridge): FastifyPluginAsyncZod {
         description: "What the query gives must be equal.",
         tags: ["endpoints"],
         querystring: EndpointFilter,
-        response: { 200: EndpointList, ...problems("bad-request", "unauthorized") },
+        response: { 200: EndpointList },
       },
+      config: { problems: ["bad-request"] },
       handler: async ({ query, view }) => {
         const { guest, name, origin, limit, after } = query;
         return view.list({ guest, name, origin }, limit, after);
@@ -69,8 +70,9 @@ export function resourceRoutes(bridge: Bridge): FastifyPluginAsyncZod {
         tags: ["endpoints"],
         params: GuestParams,
         querystring: EndpointPage,
-        response: { 200: EndpointList, ...problems("bad-request", "unauthorized", "guest-unknown") },
+        response: { 200: EndpointList },
       },
+      config: { problems: ["bad-request", "guest-unknown"] },
       handler: async ({ params: { guest }, query: { limit, after }, view }) => {
         view.guest(guest);
         return view.list({ guest }, limit, after);
@@ -90,21 +92,21 @@ export function resourceRoutes(bridge: Bridge): FastifyPluginAsyncZod {
         body: EndpointCreate,
         response: {
           201: Endpoint,
-          ...problems(
-            "bad-request",
-            "unauthorized",
-            "forbidden",
-            "read-only",
-            "guest-unknown",
-            "address-in-use",
-            "name-service-off",
-            "too-many-endpoints",
-            "body-too-large",
-            "media-type-unknown",
-            "draining",
-            "no-address",
-          ),
         },
+      },
+      config: {
+        problems: [
+          "bad-request",
+          "forbidden",
+          "read-only",
+          "guest-unknown",
+          "address-in-use",
+          "name-service-off",
+          "too-many-endpoints",
+          "body-too-large",
+          "media-type-unknown",
+          "no-address",
+        ],
       },
       handler: async ({ params: { guest }, body, view }, reply) => {
         const endpoint = bridge.describe(view.declare(guest, body));
@@ -121,8 +123,9 @@ export function resourceRoutes(bridge: Bridge): FastifyPluginAsyncZod {
         summary: "One endpoint",
         tags: ["endpoints"],
         params: EndpointParams,
-        response: { 200: Endpoint, ...problems("unauthorized", "guest-unknown", "endpoint-unknown") },
+        response: { 200: Endpoint },
       },
+      config: { problems: ["guest-unknown", "endpoint-unknown"] },
       handler: async ({ params: { guest, id }, view }) => bridge.describe(view.endpoint(guest, id)),
     });
 
@@ -137,15 +140,10 @@ export function resourceRoutes(bridge: Bridge): FastifyPluginAsyncZod {
         params: EndpointParams,
         response: {
           204: z.null(),
-          ...problems(
-            "unauthorized",
-            "forbidden",
-            "read-only",
-            "guest-unknown",
-            "endpoint-unknown",
-            "endpoint-of-guest",
-          ),
         },
+      },
+      config: {
+        problems: ["forbidden", "read-only", "guest-unknown", "endpoint-unknown", "endpoint-of-guest"],
       },
       handler: async ({ params: { guest, id }, view }, reply) => {
         view.withdraw(view.endpoint(guest, id));

@@ -1,14 +1,17 @@
 import { Buffer } from "node:buffer";
 import { once } from "node:events";
+import { createConnection } from "node:net";
 import { pino } from "pino";
-import { describe, expect, onTestFinished, test } from "vitest";
+import { describe, expect, onTestFinished, test, vi } from "vitest";
 import { WebSocket } from "ws";
 import { EmulatedGuest } from "../../guest/index.ts";
+import type { ConfigInput } from "../../schemas/index.ts";
 import { Config } from "../../schemas/index.ts";
 import { buildApp } from "../../server/app.ts";
 import { Bridge } from "../../server/bridge.ts";
 import { asyncApiDocument } from "../../server/documents/asyncapi.ts";
 import { fieldTexts } from "../../server/documents/field-texts.ts";
+import type { ProblemCode } from "../../server/problem.ts";
 import type { Document } from "./openapi.ts";
 import { AnswerChecker, operationsOf } from "./openapi.ts";
 import { eventually, testBridge } from "./support.ts";
@@ -140,6 +143,16 @@ describe("/openapi.json", () => {
     expect(count).toBeGreaterThan(0);
   });
 });
+
+/** Bridges that answer no request but one, which goes before on a connection of its own; not with these headers. */
+const doors: [code: ProblemCode, input: ConfigInput, headers: Record<string, string>][] = [
+  ["origin-forbidden", {}, { origin: "http://evil.example" }],
+  ["host-unknown", { trustedProxies: ["loopback"] }, { "x-forwarded-host": "evil.example" }],
+  ["rate-limited", { limits: { limitLocal: true, requestRate: { perSecond: 1, burst: 1 } } }, {}],
+  ["too-many-connections", { limits: { limitLocal: true, connectionsPerAddress: 1 } }, {}],
+  ["overloaded", { limits: { connections: 1 } }, {}],
+  ["draining", {}, {}],
+];
 
 /** Sends a request and checks the answer against the document. */
 type Ask = (operationId: string, path: string, init?: RequestInit, base?: string) => Promise<Response>;
@@ -307,6 +320,24 @@ test("every answer of the document is given by the bridge, with a body as its sc
   await bridge.drain();
   await ask("isReady", "/readyz");
   await ask("declareEndpoint", endpoints, post({ name: "late" }));
+
+  // What is answered at the door, whatever is asked for. Time stands still there: what was asked for once counts.
+  vi.spyOn(performance, "now").mockReturnValue(performance.now());
+  onTestFinished(() => void vi.restoreAllMocks());
+  for (const [code, input, headers] of doors) {
+    const running = await testBridge(input);
+    const first = createConnection(Number(new URL(running.url).port), "127.0.0.1");
+    onTestFinished(() => void first.destroy());
+    first.write("GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    await once(first, "data");
+    if (code === "draining") running.bridge.pause();
+    for (const { method, path, operation } of operationsOf(document)) {
+      const place = path.replace("{guest}", "demo").replace("{id}", "e1");
+      const operationId = operation.operationId ?? "";
+      const { status } = await ask(operationId, place, { method, headers }, running.url);
+      expect(checker.given).toContain(`${operationId} ${status} ${code}`);
+    }
+  }
 
   const { documented, given } = checker;
   expect([...documented].filter((each) => !given.has(each)).toSorted()).toEqual(

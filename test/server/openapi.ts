@@ -42,7 +42,8 @@ export class AnswerChecker {
         if (status === "default") continue;
         const codes = codesOf(response as OpenAPIV3_1.ResponseObject);
         for (const code of codes) all.add(`${operation.operationId} ${status} ${code}`);
-        if (codes.length === 0) all.add(`${operation.operationId} ${status}`);
+        if (codes.length === 0 || hasOther(response as OpenAPIV3_1.ResponseObject))
+          all.add(`${operation.operationId} ${status}`);
       }
     }
     return all;
@@ -86,18 +87,46 @@ export class AnswerChecker {
     const value: unknown = type.endsWith("json") ? JSON.parse(body) : body;
     if (!validate(value))
       throw new Error(`${operationId} ${status}: ${JSON.stringify(validate.errors)}: ${body}`);
-    if (codes.length === 0) {
+    if (type !== PROBLEM) {
       this.given.add(`${operationId} ${status}`);
-    } else {
-      const { code } = value as Problem;
-      if (!codes.includes(code)) throw new Error(`${operationId} ${status} has no ${code}`);
-      this.given.add(`${operationId} ${status} ${code}`);
+      return;
+    }
+    const problem = value as Problem;
+    const { code } = problem;
+    if (!codes.includes(code)) throw new Error(`${operationId} ${status} has no ${code}`);
+    if (problem.status !== response.status)
+      throw new Error(`${operationId} ${status} says ${problem.status}`);
+    this.#checkFields(`${operationId} ${status} ${code}`, response, documented);
+    this.given.add(`${operationId} ${status} ${code}`);
+  }
+
+  /** Header fields come with the codes that their texts name, and with no other. */
+  #checkFields(what: string, { headers }: Response, documented: OpenAPIV3_1.ResponseObject): void {
+    const [, , code = ""] = what.split(" ");
+    const fields = (documented.headers ?? {}) as Record<string, OpenAPIV3_1.HeaderObject>;
+    const want = Object.keys(fields).filter((name) => fields[name]?.description?.includes(`\`${code}\``));
+    for (const name of ["retry-after", "www-authenticate"]) {
+      const isWanted = want.some((each) => each.toLowerCase() === name);
+      if (headers.has(name) !== isWanted) throw new Error(`${what}: ${name} is ${headers.get(name)}`);
+    }
+    for (const name of want) {
+      const text = headers.get(name) ?? "";
+      const { type } = (fields[name]?.schema ?? {}) as OpenAPIV3_1.SchemaObject;
+      const validate = this.#ajv.compile(fields[name]?.schema ?? false);
+      if (!validate(type === "integer" ? Number(text) : text)) throw new Error(`${what}: ${name} is ${text}`);
     }
   }
 }
 
+const PROBLEM = "application/problem+json";
+
+/** Whether the answer may also be something else than a problem. */
+function hasOther({ content = {} }: OpenAPIV3_1.ResponseObject): boolean {
+  return Object.keys(content).some((type) => type !== PROBLEM);
+}
+
 /** The codes that the text of an error names, each at the start of a line. */
 function codesOf({ content, description }: OpenAPIV3_1.ResponseObject): string[] {
-  if (content?.["application/problem+json"] === undefined) return [];
+  if (content?.[PROBLEM] === undefined) return [];
   return [...description.matchAll(/^`([a-z-]+)`/gm)].map(([, code = ""]) => code);
 }
