@@ -2,17 +2,21 @@ import { once } from "node:events";
 import { copyFileSync, readFileSync, writeFileSync } from "node:fs";
 import type { IncomingMessage } from "node:http";
 import { Agent, request } from "node:https";
+import { connect as connectPlain } from "node:net";
 import { join } from "node:path";
+import { json } from "node:stream/consumers";
 import type { PeerCertificate } from "node:tls";
 import { connect } from "node:tls";
 import { pino } from "pino";
 import { describe, expect, onTestFinished, test, vi } from "vitest";
 import { WebSocket } from "ws";
 import type { ConfigInput } from "../../schemas/index.ts";
+import { Problem } from "../../schemas/index.ts";
 import { startBridge } from "../../server/index.ts";
 import { Authority } from "./certificates.ts";
 import { Command } from "./cli-support.ts";
 import { eventually, testDirectory } from "./support.ts";
+import { allRights, testToken } from "./tokens.ts";
 
 /** The status of an answer; rejects where none comes. */
 async function ask(url: string, options: object, path = "/readyz"): Promise<number | undefined> {
@@ -81,6 +85,94 @@ test("the cap of connections holds for TLS over a Unix socket", async () => {
   onTestFinished(() => void first.destroy());
   await once(first, "secureConnect");
   expect(await ask("https://localhost", options)).toBe(503);
+});
+
+describe("caps of connections over TLS", () => {
+  /** A bridge, and what its clients need to trust it. */
+  async function capped(input: ConfigInput) {
+    const authority = new Authority(testDirectory());
+    const tls = authority.issue("bridge");
+    const bridge = await startBridge({ listen: "127.0.0.1:0", tls, ...input });
+    onTestFinished(() => bridge.close());
+    const ca = authority.pem;
+    return {
+      port: Number(new URL(bridge.url).port),
+      status: (path: string, headers = {}) => ask(bridge.url, { ca, headers }, path),
+      /** A WebSocket that is open, or the code with which it is refused. */
+      open: async (headers = {}): Promise<WebSocket | string> => {
+        const url = `${bridge.url.replace("https", "wss")}/ws/v1/demo/echo`;
+        const socket = new WebSocket(url, { ca, headers });
+        onTestFinished(() => socket.terminate());
+        socket.on("error", () => {});
+        const opened = once(socket, "open").then(() => socket);
+        const refused = once(socket, "unexpected-response") as Promise<[unknown, IncomingMessage]>;
+        const problem = refused.then(async ([, response]) => Problem.parse(await json(response)).code);
+        return Promise.race([opened, problem]);
+      },
+    };
+  }
+
+  async function end(socket: WebSocket | string | undefined): Promise<void> {
+    if (!(socket instanceof WebSocket)) throw new Error(`not open: ${socket}`);
+    socket.close();
+    await once(socket, "close");
+  }
+
+  /** As many are open as may be, one more is refused, and taken when one has left. */
+  async function holdsAt(most: number, open: () => Promise<WebSocket | string>): Promise<void> {
+    const sockets = [];
+    for (let i = 0; i < most; i++) sockets.push(await open());
+    expect(sockets.filter((each) => typeof each === "string")).toEqual([]);
+    expect(await open()).toBe("too-many-connections");
+    await end(sockets[0]);
+    await eventually("room", async () => (typeof (await open()) === "string" ? undefined : true));
+    expect(await open()).toBe("too-many-connections");
+  }
+
+  test("connectionsPerAddress: one counts once, with its handshake, its upgrade and its WebSocket", async () => {
+    const { open, status } = await capped({ limits: { connectionsPerAddress: 3, limitLocal: true } });
+    await holdsAt(3, open);
+    expect(await status("/api/v1/events")).toBe(429);
+    expect(await status("/healthz")).toBe(429);
+  });
+
+  test("connectionsPerAddress: far beyond it they are cut off before their handshake", async () => {
+    const { port } = await capped({
+      limits: { connectionsPerAddress: 1, limitLocal: true, connectRate: { perSecond: 1, burst: 100 } },
+    });
+    const dial = async () => {
+      const socket = connectPlain(port, "127.0.0.1");
+      onTestFinished(() => void socket.destroy());
+      socket.on("error", () => {});
+      await once(socket, "connect");
+      return socket;
+    };
+    for (let i = 0; i < 1 + 64; i++) await dial();
+    const last = await dial();
+    if (!last.closed) await once(last, "close");
+  });
+
+  test("connectionsPerAddress: behind a trusted proxy from the upgrade on", async () => {
+    const { open } = await capped({
+      trustedProxies: ["loopback"],
+      limits: { connectionsPerAddress: 2 },
+    });
+    await holdsAt(2, () => open({ "x-forwarded-for": "203.0.113.9" }));
+    expect(await open({ "x-forwarded-for": "203.0.113.10" })).toBeInstanceOf(WebSocket);
+  });
+
+  test("connectionsPerToken: a token has so many, and streams of events count as well", async () => {
+    const [one, two] = [allRights(), testToken("other", { list: ["*/*"], read: ["*/*"] })];
+    const { open, status } = await capped({
+      tokens: [one.config, two.config],
+      limits: { connectionsPerToken: 2 },
+    });
+    await holdsAt(2, () => open(one.headers));
+    expect(await status("/api/v1/events", one.headers)).toBe(429);
+    // Requests are no connections that stay.
+    expect(await status("/api/v1/guests", one.headers)).toBe(200);
+    expect(await open(two.headers)).toBeInstanceOf(WebSocket);
+  });
 });
 
 describe("with a certificate", () => {
