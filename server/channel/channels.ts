@@ -23,6 +23,7 @@ import { parseChannelPath } from "../endpoint-path.ts";
 import type { ChannelEvents, ChannelPort, EndpointPort, SendBounds } from "../endpoint-port.ts";
 import type { Histogram } from "../histogram.ts";
 import { MemoryBudget } from "../memory-budget.ts";
+import { Notice } from "../notice.ts";
 import { HttpProblem } from "../problem.ts";
 import { frameBytes, marksOf } from "./back-pressure.ts";
 import type { ConnectionHandler } from "./connection.ts";
@@ -32,7 +33,7 @@ import type { SessionSnapshot } from "./json.ts";
 import { JsonChannel } from "./json.ts";
 import { MessageEncoder } from "./message-encoder.ts";
 import { MuxConnection } from "./mux.ts";
-import type { Opening } from "./opening.ts";
+import type { Allowed, Opening } from "./opening.ts";
 import { isSame, judge } from "./opening.ts";
 import { RawChannel } from "./raw.ts";
 import type { OpenChannel } from "./subscription.ts";
@@ -84,7 +85,8 @@ export class Channels {
   #isReachable = true;
   #liveness: NodeJS.Timeout | undefined;
   #pongCheck: NodeJS.Timeout | undefined;
-  #onGone: (() => void) | undefined;
+  /** The last connection is gone. */
+  readonly #gone = new Notice();
 
   constructor(host: ChannelHost) {
     this.#host = host;
@@ -201,7 +203,16 @@ export class Channels {
     permit: Permit,
     events: ChannelEvents<Ticket>,
   ): ChannelPort<Ticket> {
-    const { listens, sendRefusal } = judge(permit, endpoint, opening);
+    return this.#open(endpoint, opening, judge(permit, endpoint, opening), events);
+  }
+
+  /** @throws HttpProblem endpoint-in-use, local-in-use, no-address */
+  #open<Ticket>(
+    endpoint: EndpointPort,
+    opening: Opening,
+    { listens, sendRefusal }: Allowed,
+    events: ChannelEvents<Ticket>,
+  ): ChannelPort<Ticket> {
     const port = endpoint.open(
       {
         share: opening.share,
@@ -238,7 +249,7 @@ export class Channels {
     for (const session of this.#waiting) session.awaitReturn(undefined);
     await this.#closeAll(closeCode.restart, "the bridge goes on in another process", timeout);
     if (this.#connections.size === 0) return;
-    const gone = this.#gone(CUT_OFF);
+    const gone = this.#gone.within(CUT_OFF);
     for (const connection of this.#connections) connection.terminate();
     await gone;
   }
@@ -276,17 +287,7 @@ export class Channels {
 
   async #closeAll(code: number, reason: string, timeout: number): Promise<void> {
     for (const connection of this.#connections) connection.close(code, reason);
-    if (this.#connections.size > 0) await this.#gone(timeout);
-  }
-
-  /** Waits until the last connection is gone, at most so many milliseconds. */
-  async #gone(timeout: number): Promise<void> {
-    let timer: NodeJS.Timeout | undefined;
-    await new Promise<void>((resolve) => {
-      this.#onGone = resolve;
-      timer = setTimeout(resolve, timeout);
-    });
-    clearTimeout(timer);
+    if (this.#connections.size > 0) await this.#gone.within(timeout);
   }
 
   close(): void {
@@ -353,7 +354,7 @@ export class Channels {
     }
     const facts = { policy: query.slow, encoding: query.encoding, owner: permit.name, allowed };
     const channel = this.#makeSession(facts, withdraw);
-    const port = this.open(endpoint, query, permit, channel);
+    const port = this.#open(endpoint, query, allowed, channel);
     channel.bind(port, this.#host.directory.idOf(endpoint));
     const socket = take();
     if (socket === undefined) {
@@ -486,7 +487,7 @@ export class Channels {
       else log.write("client-gone", { cause, ...about });
       this.#connections.delete(connection);
       onEnd();
-      if (this.#connections.size === 0) this.#onGone?.();
+      if (this.#connections.size === 0) this.#gone.give();
     });
   }
 }

@@ -6,6 +6,7 @@ import type { BurstLog } from "../burst-log.ts";
 import type { CountedLimit } from "../counted-limits.ts";
 import type { SendBounds } from "../endpoint-port.ts";
 import type { MemoryBudget } from "../memory-budget.ts";
+import { Notice } from "../notice.ts";
 import type { Tally } from "../tally.ts";
 import type { AttachedEndpoint } from "./attached-endpoint.ts";
 import type { EndpointEvents, EndpointSetSnapshot } from "./endpoint-set.ts";
@@ -81,7 +82,7 @@ export class Attachment {
   readonly #senders = new WeakMap<object, AttachedEndpoint>();
   /** While the guest stands still: what it may not have read, of senders that did not ask yet. */
   #unread: ReturnType<RpmsgDevice["unread"]> = new Map();
-  #onIdle: (() => void) | undefined;
+  readonly #idle = new Notice();
 
   constructor(name: string, { limits, counters, budget }: GuestBounds, log: BurstLog, events: GuestEvents) {
     this.name = name;
@@ -100,7 +101,7 @@ export class Attachment {
         onWithdrawn: (announcement) => this.endpoints.withdrawn(announcement),
         onTold: (announcement) => this.endpoints.told(announcement),
         onPeer: (endpoint, first) => this.endpoints.peerLearned(endpoint, first),
-        onIdle: () => this.#onIdle?.(),
+        onIdle: () => this.#idle.give(),
         onWaited: (milliseconds) => this.counts.waits.observe(milliseconds / 1000),
         onError: (queue, error) => this.#broken(queue, error),
       },
@@ -146,15 +147,7 @@ export class Attachment {
    */
   async drained(timeout: number): Promise<void> {
     if (this.device.idle) return;
-    if (this.device.state === "attached" && timeout > 0) {
-      let timer: NodeJS.Timeout | undefined;
-      await new Promise<void>((resolve) => {
-        this.#onIdle = resolve;
-        timer = setTimeout(resolve, timeout);
-      });
-      this.#onIdle = undefined;
-      clearTimeout(timer);
-    }
+    if (this.device.state === "attached" && timeout > 0) await this.#idle.within(timeout);
     const { pending } = this.device;
     if (pending > 0) this.log.write("undelivered-at-stop", { messages: pending });
   }

@@ -2,6 +2,7 @@ import { renameSync } from "node:fs";
 import type { Server, ServerResponse } from "node:http";
 import { closeFd, duplicateFd, errnoName, SystemError } from "../../rpmsg/index.ts";
 import { descriptorOf } from "../descriptors.ts";
+import { Notice } from "../notice.ts";
 
 /** Milliseconds in which connections that are cut off are gone. */
 const CUT_OFF = 1000;
@@ -14,20 +15,25 @@ export class HttpDoor {
   readonly #server: Server;
   readonly #path: string | undefined;
   readonly #open = new Set<ServerResponse>();
-  #onIdle: (() => void) | undefined;
+  readonly #idle = new Notice();
   #fd: number | undefined;
 
-  /** @param path of a Unix socket */
+  /**
+   * @param server on which the application hears of requests first
+   * @param path of a Unix socket
+   */
   constructor(server: Server, path?: string) {
     this.#server = server;
     this.#path = path;
-    server.on("request", (_request, response: ServerResponse) => {
+    server.on("request", ({ socket }, response: ServerResponse) => {
+      // What came out of turn the application has ended already (InTurn): Node never tells the end of such an answer.
+      if (socket.destroyed) return;
       this.#open.add(response);
       // Nothing else is asked on this connection: the next request is for whoever goes on.
       if (this.#fd !== undefined) response.shouldKeepAlive = false;
       response.once("close", () => {
         this.#open.delete(response);
-        if (this.#open.size === 0) this.#onIdle?.();
+        if (this.#open.size === 0) this.#idle.give();
       });
     });
   }
@@ -66,14 +72,7 @@ export class HttpDoor {
   }
 
   async #answered(timeout: number): Promise<void> {
-    if (this.#open.size === 0) return;
-    let timer: NodeJS.Timeout | undefined;
-    await new Promise<void>((resolve) => {
-      this.#onIdle = resolve;
-      timer = setTimeout(resolve, timeout);
-    });
-    this.#onIdle = undefined;
-    clearTimeout(timer);
+    if (this.#open.size > 0) await this.#idle.within(timeout);
   }
 
   /** Takes connections again. */

@@ -2,7 +2,12 @@ import { once } from "node:events";
 import { readdirSync } from "node:fs";
 import { Agent, get } from "node:http";
 import { connect } from "node:net";
+import { pino } from "pino";
 import { expect, onTestFinished, test } from "vitest";
+import { Config } from "../../schemas/index.ts";
+import { Bridge } from "../../server/bridge.ts";
+import { listen } from "../../server/listen.ts";
+import { Log } from "../../server/log.ts";
 import type { RunningBridge } from "./support.ts";
 import { eventually, testBridge } from "./support.ts";
 
@@ -20,7 +25,7 @@ const webSocket = [
 ];
 
 /** Sends all that at once and reads until the bridge ends the connection. @returns what came, if it came before */
-async function send({ url }: RunningBridge, text: string): Promise<string> {
+async function send({ url }: Pick<RunningBridge, "url">, text: string): Promise<string> {
   const socket = connect(Number(new URL(url).port), "127.0.0.1");
   onTestFinished(() => void socket.destroy());
   let answer = "";
@@ -96,4 +101,16 @@ test("an answered request that offered h2c ends its connection, whatever the cli
   const [answer] = (await once(socket, "data")) as [Buffer];
   expect(answer.toString("latin1")).toContain(" 200 ");
   await eventually("its end", () => running.bridge.admission.connections === 0 || undefined);
+});
+
+test("nothing is kept of requests out of turn: a hand-over does not wait for their answers", async () => {
+  const log = pino({ level: "silent" });
+  const config = Config.parse({ listen: "127.0.0.1:0", guests: { demo: { kind: "emulated" } } });
+  const bridge = new Bridge(config, log);
+  const listener = await listen(bridge, new Log(log));
+  onTestFinished(() => listener.close());
+  onTestFinished(() => bridge.close());
+  await send(listener, requestFor("/openapi.json").repeat(50));
+  // Far longer than this test may take.
+  await listener.door.idle(3_600_000);
 });
