@@ -150,6 +150,7 @@ describe("caps of connections over TLS", () => {
     for (let i = 0; i < 1 + 64; i++) await dial();
     const last = await dial();
     if (!last.closed) await once(last, "close");
+    expect(last.bytesRead).toBe(0);
   });
 
   test("connectionsPerAddress: behind a trusted proxy from the upgrade on", async () => {
