@@ -46,7 +46,7 @@ function paced(context: ServiceContext): Service {
       for (let i = 0; i < BURST && due <= now; i++) {
         if (!send(blocked === undefined ? now : Math.max(due, blocked))) {
           blocked ??= now;
-          break;
+          return;
         }
         due += PER_SECOND / rate;
       }
@@ -57,7 +57,8 @@ function paced(context: ServiceContext): Service {
   const later = (): void => {
     if (scheduled) return;
     scheduled = true;
-    if (rate === null) setImmediate(go);
+    // Where there was no buffer, it goes on as soon as there is one: a millisecond's messages may be more than a ring has.
+    if (rate === null || blocked !== undefined) setImmediate(go);
     // A timer's millisecond: a guest that turns all the time would take a core from the others.
     else setTimeout(go, 1);
   };
@@ -73,7 +74,7 @@ function paced(context: ServiceContext): Service {
       return true;
     },
     onWritable() {
-      if (rate === null) later();
+      if (rate === null || blocked !== undefined) later();
     },
   };
 }
