@@ -1,4 +1,5 @@
 import type { Logger } from "pino";
+import { withoutCredentials } from "./access/credentials.ts";
 import type { LogEventName, LogFields } from "./log-events.ts";
 import { logEvents } from "./log-events.ts";
 
@@ -41,11 +42,12 @@ export class Log {
 }
 
 /**
- * A text of whoever, for those who read logs: bounded, and what would steer a terminal, turn the reading direction or
+ * A text of whoever, for those who read logs: bounded, without credentials, and what would steer a terminal, turn the reading direction or
  * not be seen is written as `\u{202e}`. Line ends of a stack stay; JSON escapes them.
  */
 function legible(text: string, most: number): string {
-  const short = text.length > most ? `${text.slice(0, most)}...` : text;
+  const told = withoutCredentials(text);
+  const short = told.length > most ? `${told.slice(0, most)}...` : told;
   return short.replaceAll(/[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}]/gu, (character) =>
     character === "\n" && most === MOST_STACK ? character : `\\u{${character.codePointAt(0)?.toString(16)}}`,
   );

@@ -29,6 +29,11 @@ export function kindOf(credential: string): CredentialKind | undefined {
   return TICKET.test(credential) ? "ticket" : undefined;
 }
 
+/** A text of whoever, without the credentials that somebody may have put where none belongs, as into a path. */
+export function withoutCredentials(text: string): string {
+  return text.replaceAll(/(rpmsgt?_)[A-Za-z0-9_-]{43}/g, "$1...");
+}
+
 /** What one credential is good for. */
 export interface Entry {
   readonly hash: Buffer;

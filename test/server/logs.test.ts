@@ -1,6 +1,7 @@
 import { readFileSync } from "node:fs";
 import { pino } from "pino";
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
+import { newTicket, newToken } from "../../server/access/credentials.ts";
 import { BurstLog, LineRate } from "../../server/burst-log.ts";
 import { Log } from "../../server/log.ts";
 import type { LogEvent } from "../../server/log-events.ts";
@@ -10,6 +11,8 @@ import { Command } from "./cli-support.ts";
 import type { LogLine } from "./support.ts";
 import { Client, eventually, testBridge } from "./support.ts";
 
+const TOKEN = newToken();
+const TICKET = newTicket();
 const levels = { debug: 20, info: 30, warn: 40, error: 50 };
 
 /** Lines of a log of everything. */
@@ -67,6 +70,9 @@ describe("a line", () => {
     ["half characters", "a\ud800b", "a\\u{d800}b"],
     ["quotes and markup", "\"'`<script>\\", "\"'`<script>\\"],
     ["letters of all kinds", "grüß 日本 🦀", "grüß 日本 🦀"],
+    ["credentials", `/${TOKEN}/${TICKET}x?${TOKEN}`, "/rpmsg_.../rpmsgt_...x?rpmsg_..."],
+    ["a credential at the end of what is kept", `${"x".repeat(500)}${TOKEN}`, `${"x".repeat(500)}rpmsg_...`],
+    ["what is shorter than one", "rpmsg_name rpmsgt_name", "rpmsg_name rpmsgt_name"],
     ["512 characters", "x".repeat(512), "x".repeat(512)],
     ["one more", "x".repeat(513), `${"x".repeat(512)}...`],
   ])("with text of others is legible and bounded: %s", (_what, text, written) => {
