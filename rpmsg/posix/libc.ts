@@ -50,6 +50,8 @@ export interface Libc {
     offset: number,
   ): bigint;
   munmap(address: bigint, length: number): number;
+  /** Only glibc has it: elsewhere undefined. */
+  readonly malloc_trim: ((pad: number) => number) | undefined;
 
   /** The negated error number of the call just made. */
   error(): number;
@@ -75,6 +77,11 @@ let loaded: Libc | undefined;
  */
 export function libc(): Libc {
   loaded ??= load();
+  return loaded;
+}
+
+/** The C library where somebody has needed it before; this does not load it. */
+export function loadedLibc(): Libc | undefined {
   return loaded;
 }
 
@@ -117,6 +124,7 @@ function load(): Libc {
       "void *mmap(void *address, size_t length, int protection, int flags, int fd, int64_t offset)",
     ),
     munmap: library.func("int munmap(void *address, size_t length)"),
+    malloc_trim: whereThere(() => library.func("int malloc_trim(size_t pad)")),
     error: () => -koffi.errno(),
     allocate: (size) => {
       const pointer: unknown = koffi.alloc("uint8_t", size);
@@ -127,4 +135,13 @@ function load(): Libc {
     view: koffi.view,
     watch: (fd, callback) => koffi.node.poll(fd, callback),
   };
+}
+
+/** A function that not every C library has: looking it up throws where there is none. */
+function whereThere<T>(find: () => T): T | undefined {
+  try {
+    return find();
+  } catch {
+    return undefined;
+  }
 }

@@ -5,6 +5,7 @@ import { Bridge } from "../bridge.ts";
 import { parseListen } from "../config/flags.ts";
 import type { ServeFlags } from "../config/load-config.ts";
 import { loadConfig } from "../config/load-config.ts";
+import { FreeMemory } from "../guests/free-memory.ts";
 import type { Estate } from "../hand-over/predecessor.ts";
 import { Predecessor } from "../hand-over/predecessor.ts";
 import { HandOverError, Succession } from "../hand-over/successor.ts";
@@ -50,6 +51,8 @@ export async function serve(flags: ServeFlags & { successorOf?: string }): Promi
       : offer({ bridge, door: listener.door, log, path: handover }, succession !== undefined);
   process.stdout.write(`${JSON.stringify({ event: "listening", url })}\n`);
   manager.ready(url);
+  const memory = new FreeMemory();
+  memory.start();
 
   const signal = await stopped;
   log.write("stopping", { signal });
@@ -57,6 +60,7 @@ export async function serve(flags: ServeFlags & { successorOf?: string }): Promi
   await predecessor?.close();
   await bridge.drain();
   await listener.close();
+  memory.close();
   manager.close();
   log.write("stopped", {});
 }

@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { leastOf, slopeOf } from "./slope.ts";
+import { slopeOf } from "./slope.ts";
 
 const minute = 60_000;
 const line = (perHour: number, count = 20) =>
@@ -30,13 +30,4 @@ test("noise without a trend has 0 in its interval, and noise on a trend has the 
     expect(slope.high).toBeGreaterThan(perHour);
     expect(slope.low > 0).toBe(perHour > 0);
   }
-});
-
-test("of every period the least value is kept", () => {
-  const points = [5, 3, 4, 9, 8, 10, 1].map((value, i) => ({ at: i * 10, value }));
-  expect(leastOf(points, 30)).toEqual([
-    { at: 10, value: 3 },
-    { at: 40, value: 8 },
-    { at: 60, value: 1 },
-  ]);
 });

@@ -33,19 +33,3 @@ export function slopeOf(points: readonly Point[]): Slope {
   const perHour = (at(Math.floor(middle)) + at(Math.ceil(middle))) / 2;
   return { perHour, low: at(middle - spread), high: at(middle + spread), points: n };
 }
-
-/**
- * The least value of every so many milliseconds: what is used for a moment, such as garbage of the allocator, only adds.
- */
-export function leastOf(points: readonly Point[], period: number): Point[] {
-  const least: Point[] = [];
-  let window = Number.NaN;
-  for (const point of points) {
-    const last = least.at(-1);
-    const index = Math.floor(point.at / period);
-    if (last === undefined || index !== window) least.push(point);
-    else if (point.value < last.value) least[least.length - 1] = point;
-    window = index;
-  }
-  return least;
-}

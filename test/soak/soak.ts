@@ -9,14 +9,19 @@ import type { MixedConfig } from "../support/mixed-run.ts";
 import { mixedRun } from "../support/mixed-run.ts";
 import type { MixedFigures } from "../support/mixed-sums.ts";
 import { Random } from "../support/random.ts";
-import type { Point, Slope } from "./slope.ts";
-import { leastOf, slopeOf } from "./slope.ts";
+import { Rest } from "../support/rest.ts";
+import type { Slope } from "./slope.ts";
+import { slopeOf } from "./slope.ts";
 import { Visitors } from "./visitors.ts";
 
 const MiB = 2 ** 20;
+/** Milliseconds between two looks under load. */
 const SAMPLE = 5_000;
-/** Of each of these the least sample counts. */
-const WINDOW = 30_000;
+/** So many of those, and then the load rests. */
+const SAMPLES = 4;
+/** Looks at a rest, and what is between them, in milliseconds. */
+const LOOKS = 4;
+const LOOK = 1_000;
 /** Share of the time that is no part of the slope: caches fill, code is compiled, pools grow to their size. */
 const WARM_UP = 0.25;
 /**
@@ -30,7 +35,11 @@ const ATTACHMENTS = 400;
 export interface Sample {
   /** Seconds from the start of the load. */
   at: number;
-  /** MiB, garbage collected. */
+  /** The load rests. */
+  atRest: boolean;
+  /** MiB, as it is. */
+  resident: number;
+  /** MiB, garbage collected, and free memory given back. */
   rss: number;
   heap: number;
   /** Buffers and other memory of V8's objects. */
@@ -62,12 +71,14 @@ export async function soak(options: { minutes: number; seed: number }): Promise<
     seconds,
     seed: options.seed,
     place: (config, guest) => place.open(config, guest),
+    rest: place.rest,
   });
   return { ...options, ...place.result(), mixed, problems: [...mixed.problems, ...place.problems] };
 }
 
 class SoakPlace {
   readonly problems: string[] = [];
+  readonly rest = new Rest();
   readonly #random: Random;
   readonly #samples: Sample[] = [];
   #before: Probed | undefined;
@@ -104,7 +115,7 @@ class SoakPlace {
     const connection = guest.connect(join(bridge.directory, "demo.sock"));
     await connection.attached();
     const socketPath = listen.slice("unix:".length);
-    const visitors = new Visitors(socketPath, join(bridge.directory, "killed.sock"), this.#random);
+    const visitors = new Visitors(socketPath, join(bridge.directory, "killed.sock"), this.#random, this.rest);
     this.#visitors = visitors;
     visitors.start();
     const sampling = this.#sample(bridge);
@@ -113,11 +124,11 @@ class SoakPlace {
 
   result(): Omit<SoakResult, "minutes" | "seed" | "mixed" | "problems"> {
     const last = this.#samples.at(-1)?.at ?? 0;
-    const warm = this.#samples.filter(({ at }) => at >= last * WARM_UP);
-    const slope = (value: (sample: Sample) => number): Slope => {
-      const points: Point[] = warm.map((sample) => ({ at: sample.at * 1000, value: value(sample) }));
-      return slopeOf(leastOf(points, WINDOW));
-    };
+    const warm = restsOf(this.#samples).filter(([first]) => (first?.at ?? 0) >= last * WARM_UP);
+    const slope = (value: (sample: Sample) => number): Slope =>
+      slopeOf(
+        warm.map((looks) => ({ at: (looks[0]?.at ?? 0) * 1000, value: Math.min(...looks.map(value)) })),
+      );
     return {
       rss: slope(({ rss }) => rss),
       inUse: slope(({ heap, external }) => heap + external),
@@ -130,13 +141,32 @@ class SoakPlace {
 
   async #sample(bridge: BridgeProcess): Promise<void> {
     const start = performance.now();
-    while (!this.#isOver) {
-      const { rss, heapUsed, external } = await bridge.probe();
+    const look = async (): Promise<void> => {
+      const { resident, rss, heapUsed, external } = await bridge.probe();
       const { descriptors } = bridge.outside();
       this.#descriptors.most = Math.max(this.#descriptors.most, descriptors);
       const at = (performance.now() - start) / 1000;
-      this.#samples.push({ at, rss: rss / MiB, heap: heapUsed / MiB, external: external / MiB, descriptors });
-      await delay(SAMPLE);
+      this.#samples.push({
+        at,
+        atRest: this.rest.isOn,
+        resident: resident / MiB,
+        rss: rss / MiB,
+        heap: heapUsed / MiB,
+        external: external / MiB,
+        descriptors,
+      });
+    };
+    while (!this.#isOver) {
+      for (let i = 0; i < SAMPLES && !this.#isOver; i++) {
+        await look();
+        await delay(SAMPLE);
+      }
+      this.rest.begin();
+      for (let i = 0; i < LOOKS && !this.#isOver; i++) {
+        await delay(LOOK);
+        await look();
+      }
+      this.rest.end();
     }
   }
 
@@ -176,4 +206,15 @@ async function attachAgain(socket: string, times: number): Promise<void> {
     await connection.attached();
     connection.close();
   }
+}
+
+/** The looks of each rest. */
+function restsOf(samples: readonly Sample[]): Sample[][] {
+  const rests: Sample[][] = [];
+  for (const [i, sample] of samples.entries()) {
+    if (!sample.atRest) continue;
+    if (samples[i - 1]?.atRest === true) rests.at(-1)?.push(sample);
+    else rests.push([sample]);
+  }
+  return rests;
 }

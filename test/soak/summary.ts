@@ -22,8 +22,8 @@ export function summary(result: SoakResult): string {
   const endpoints = Object.values(mixed.endpoints);
   const total = (value: (each: (typeof endpoints)[number]) => number) =>
     count(endpoints.reduce((sum, each) => sum + value(each), 0));
-  const first = samples[0]?.rss ?? 0;
-  const last = samples.at(-1)?.rss ?? 0;
+  const resident = samples.map((sample) => sample.resident);
+  const [first = 0] = resident;
   const rows = {
     run: `${minutes} minutes, seed ${seed}, guest profile ${mixed.profile}`,
     "messages to the guest": `${total((each) => each.messagesToGuest)}, all accounted for`,
@@ -37,7 +37,9 @@ export function summary(result: SoakResult): string {
     "messages dropped for the others of them": count(visitors.dropped),
     "HTTP requests, watchers, events": `${count(visitors.rest)}, ${count(visitors.watches)}, ${count(visitors.events)}`,
     "descriptors before, most, after": `${descriptors.before}, ${descriptors.most}, ${descriptors.after}`,
-    "RSS at the start, at the end": `${first.toFixed(1)} MiB, ${last.toFixed(1)} MiB`,
+    "RSS at the start, most, at the end": [first, Math.max(...resident), resident.at(-1) ?? 0]
+      .map((each) => `${each.toFixed(1)} MiB`)
+      .join(", "),
     "RSS slope after a quarter of the time": slopeText(rss),
     "slope of heap and buffers in use": slopeText(inUse),
     "problems (order, gaps, sums, leaks)": String(problems.length),

@@ -8,6 +8,7 @@ import { EndpointList, MessageReply } from "../../schemas/index.ts";
 import { until } from "../support/figures.ts";
 import { FrontendProcess } from "../support/frontend-process.ts";
 import type { Random } from "../support/random.ts";
+import type { Rest } from "../support/rest.ts";
 
 /** Milliseconds after which something that has to come will not come any more. */
 const PATIENCE = 20_000;
@@ -36,13 +37,15 @@ export class Visitors {
   /** Where the frontends that are killed attach: the guest `killed`. */
   readonly #frontendSocket: string;
   readonly #random: Random;
+  readonly #rest: Rest;
   #isEnding = false;
   #done: Promise<unknown> = Promise.resolve();
 
-  constructor(socketPath: string, frontendSocket: string, random: Random) {
+  constructor(socketPath: string, frontendSocket: string, random: Random, rest: Rest) {
     this.#socketPath = socketPath;
     this.#frontendSocket = frontendSocket;
     this.#random = random;
+    this.#rest = rest;
   }
 
   start(): void {
@@ -53,7 +56,7 @@ export class Visitors {
       () => this.#echo("inside"),
       () => this.#serve("svc-a"),
       () => this.#serve("svc-b"),
-      () => this.#rest(),
+      () => this.#post(),
       () => this.#declare(),
       () => this.#watch(),
       () => this.#stall(),
@@ -71,6 +74,7 @@ export class Visitors {
 
   async #again(visit: () => Promise<void>): Promise<void> {
     while (!this.#isEnding) {
+      await this.#rest.over;
       try {
         await visit();
       } catch (error) {
@@ -109,6 +113,7 @@ export class Visitors {
     const closed = once(socket, "close") as Promise<[number]>;
     const until = performance.now() + this.#random.between(200, 3000);
     while (socket.readyState === WebSocket.OPEN && !this.#isEnding && performance.now() < until) {
+      await this.#rest.over;
       for (let i = this.#random.between(1, 20); i > 0; i--) {
         const message = Buffer.alloc(this.#random.between(4, 496), sent);
         message.writeUInt32LE(sent++);
@@ -200,7 +205,7 @@ export class Visitors {
   }
 
   /** Single messages over HTTP, each answered by the echo. */
-  async #rest(): Promise<void> {
+  async #post(): Promise<void> {
     const echo = (await this.#endpoints("inside")).find((each) => each.name === "echo");
     if (echo === undefined) throw new Error("inside/echo is not listed");
     for (let i = this.#random.between(1, 30); i > 0; i--) {

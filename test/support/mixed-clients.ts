@@ -6,6 +6,7 @@ import { JsonLink, RawLink } from "./mixed-links.ts";
 import type { MuxLink } from "./mixed-mux.ts";
 import { MuxLinks } from "./mixed-mux.ts";
 import type { Random } from "./random.ts";
+import type { Rest } from "./rest.ts";
 
 /** All clients of a mixed run: what they speak, and how they behave. */
 export class MixedClients {
@@ -18,17 +19,25 @@ export class MixedClients {
   readonly #socketPath: string;
   readonly #random: Random;
   readonly #problems: string[];
+  readonly #rest: Rest;
   readonly #sockets: MuxLinks[] = [];
   #isEnding = false;
   /** Clients that have yet to end. */
   #busy = 0;
   #done: Promise<unknown> = Promise.resolve();
 
-  constructor(endpoints: readonly string[], socketPath: string, random: Random, problems: string[]) {
+  constructor(
+    endpoints: readonly string[],
+    socketPath: string,
+    random: Random,
+    problems: string[],
+    rest: Rest,
+  ) {
     this.accounts = new Map(endpoints.map((name) => [name, new Account()]));
     this.#socketPath = socketPath;
     this.#random = random;
     this.#problems = problems;
+    this.#rest = rest;
   }
 
   start(): void {
@@ -133,6 +142,7 @@ export class MixedClients {
   async #takesOver(open: () => Link | Promise<Link>): Promise<void> {
     while (!this.#isEnding) {
       await delay(this.#random.between(50, 400));
+      await this.#rest.over;
       const link = await open();
       this.links.add(link);
       await this.#talk(link, Number.POSITIVE_INFINITY);
@@ -154,6 +164,7 @@ export class MixedClients {
   async #pauseReading(link: Link): Promise<void> {
     while (!link.isOver && !this.#isEnding) {
       await delay(this.#random.between(5, 150));
+      await this.#rest.over;
       link.pause();
       await delay(this.#random.between(5, 900));
       link.resume();
@@ -202,10 +213,12 @@ export class MixedClients {
 
   /** Sends now and then, for so many milliseconds. */
   async #talk(link: Link, milliseconds: number): Promise<void> {
+    await this.#rest.over;
     const until = performance.now() + milliseconds;
     while (!link.isOver && !this.#isEnding && performance.now() < until) {
       for (let i = this.#random.between(1, 8); i > 0; i--) link.send(this.#random.below(400));
       await delay(this.#random.between(2, 40));
+      await this.#rest.over;
     }
   }
 

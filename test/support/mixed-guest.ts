@@ -1,6 +1,7 @@
 import type { ProfileName, Service, ServiceContext } from "../../guest/index.ts";
 import { EmulatedGuest } from "../../guest/index.ts";
 import type { Random } from "./random.ts";
+import type { Rest } from "./rest.ts";
 
 /** What a message is for, either way. */
 export const kind = { data: 0, stop: 1 } as const;
@@ -54,6 +55,7 @@ export class MixedGuest {
   /** Services that it announces at every boot. */
   readonly announcements: number;
   readonly #random: Random;
+  readonly #rest: Rest;
 
   /** @param announced services that the guest announces, and how they send; @param awaited those of the host */
   constructor(
@@ -61,8 +63,10 @@ export class MixedGuest {
     announced: Readonly<Record<string, Rate>>,
     awaited: Readonly<Record<string, Rate>>,
     random: Random,
+    rest: Rest,
   ) {
     this.#random = random;
+    this.#rest = rest;
     this.announcements = Object.keys(announced).length;
     const service = (rate: Rate) => (context: ServiceContext) => this.#service(context, rate);
     const entries = [
@@ -115,7 +119,7 @@ export class MixedGuest {
     };
     const pump = (): void => {
       for (const stream of streams.values()) {
-        if (this.quiet || !stream.isWanted) stream.due = 0;
+        if (this.quiet || this.#rest.isOn || !stream.isWanted) stream.due = 0;
         while (stream.due > 0) {
           const length = shortest + this.#random.below(context.mtu - shortest + 1);
           if (!send(stream, kind.data, length)) return;

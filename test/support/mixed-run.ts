@@ -14,6 +14,7 @@ import { FROM_GUEST, MixedGuest } from "./mixed-guest.ts";
 import type { MixedFigures } from "./mixed-sums.ts";
 import { MixedSums } from "./mixed-sums.ts";
 import { Random } from "./random.ts";
+import { Rest } from "./rest.ts";
 
 /** Endpoints of the guest, each for another kind of clients. They are declared, so that their counters outlive resets. */
 const announced: Readonly<Record<string, Rate>> = {
@@ -50,6 +51,7 @@ export interface MixedOptions {
   seed: number;
   /** Without it, in this process. */
   place?: MixedPlace;
+  rest?: Rest;
 }
 
 const inProcess: MixedPlace = ({ listen, endpoints, limits }, guest) =>
@@ -74,6 +76,7 @@ class MixedRun {
   readonly #options: MixedOptions;
   readonly #socketPath: string;
   readonly #random: Random;
+  readonly #rest: Rest;
   readonly #guest: MixedGuest;
   readonly #clients: MixedClients;
   #bridge: { close(): void | Promise<void> } | undefined;
@@ -84,9 +87,10 @@ class MixedRun {
     this.#options = options;
     this.#socketPath = socketPath;
     this.#random = new Random(options.seed);
+    this.#rest = options.rest ?? new Rest();
     const profile = this.#random.pick(["linux", "openamp", "rpmsg-lite"]);
-    this.#guest = new MixedGuest(profile, announced, awaited, this.#random);
-    this.#clients = new MixedClients(names, socketPath, this.#random, this.#guest.problems);
+    this.#guest = new MixedGuest(profile, announced, awaited, this.#random, this.#rest);
+    this.#clients = new MixedClients(names, socketPath, this.#random, this.#guest.problems, this.#rest);
   }
 
   async go(): Promise<MixedFigures> {
@@ -126,6 +130,7 @@ class MixedRun {
   async #resets(): Promise<void> {
     while (!this.#isEnding) {
       await delay(this.#random.between(400, 1300));
+      await this.#rest.over;
       if (this.#random.chance(0.75)) {
         // Often with messages that it has not read.
         if (this.#random.chance(0.6)) this.#guest.doze();
@@ -144,6 +149,7 @@ class MixedRun {
   async #naps(): Promise<void> {
     while (!this.#isEnding) {
       await delay(this.#random.between(50, 400));
+      await this.#rest.over;
       this.#guest.doze();
       await delay(this.#random.between(1, 60));
       this.#guest.wake();

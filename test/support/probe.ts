@@ -4,6 +4,7 @@
  */
 import { monitorEventLoopDelay } from "node:perf_hooks";
 import { setImmediate as nextTurn } from "node:timers/promises";
+import { trimMalloc } from "../../rpmsg/posix/malloc.ts";
 import type { Probed, ProbeQuestion } from "./bridge-process.ts";
 
 /** Milliseconds between two looks at the event loop. */
@@ -25,17 +26,20 @@ process.channel?.unref();
 
 async function figures(): Promise<Probed> {
   lag.disable();
+  const resident = process.memoryUsage.rss();
   // What finalizers and closed handles hold is free a turn later.
   for (let i = 0; i < 3; i++) {
     gc?.();
     await nextTurn();
   }
+  trimMalloc();
   const { heapUsed, external, arrayBuffers, rss } = process.memoryUsage();
   const resources: Record<string, number> = {};
   for (const name of process.getActiveResourcesInfo()) resources[name] = (resources[name] ?? 0) + 1;
   // The histogram counts the wait itself, too; NaN when it has not been watched.
   const ms = (share: number) => Math.max(0, lag.percentile(share) / 1e6 - RESOLUTION);
   return {
+    resident,
     rss,
     heapUsed,
     external,
