@@ -19,9 +19,8 @@ const MiB = 2 ** 20;
 const SAMPLE = 5_000;
 /** So many of those, and then the load rests. */
 const SAMPLES = 4;
-/** Looks at a rest, and what is between them, in milliseconds. */
-const LOOKS = 4;
-const LOOK = 1_000;
+/** Milliseconds after which what was on its way has come, or waits for as long as it may. */
+const REST = 3_000;
 /** Share of the time that is no part of the slope: caches fill, code is compiled, pools grow to their size. */
 const WARM_UP = 0.25;
 /**
@@ -32,19 +31,22 @@ const FLAGS = ["--min-semi-space-size=16"];
 /** Attachments before the load, which fill the log of events: each is 14 of them, and 4,352 are kept. */
 const ATTACHMENTS = 400;
 
+/** Resident memory under load, as it is. */
 export interface Sample {
   /** Seconds from the start of the load. */
   at: number;
-  /** The load rests. */
-  atRest: boolean;
-  /** MiB, as it is. */
+  /** MiB. */
   resident: number;
-  /** MiB, garbage collected, and free memory given back. */
+}
+
+/** What is left while the load rests, when everything is given back that can be. */
+export interface RestSample {
+  at: number;
+  /** Resident memory, in MiB like the others. */
   rss: number;
   heap: number;
   /** Buffers and other memory of V8's objects. */
   external: number;
-  descriptors: number;
 }
 
 export interface SoakResult {
@@ -52,6 +54,8 @@ export interface SoakResult {
   seed: number;
   /** MiB an hour, from the end of the warm-up on. */
   rss: Slope;
+  /** The same of resident memory under load, as it is. */
+  loaded: Slope;
   /** Heap and buffers: the part of it that is in use. */
   inUse: Slope;
   descriptors: { before: number; most: number; after: number };
@@ -59,6 +63,7 @@ export interface SoakResult {
   visitors: Visitors["figures"];
   mixed: MixedFigures;
   samples: Sample[];
+  rests: RestSample[];
   /** What was not as it must be, however long it ran. */
   problems: string[];
 }
@@ -81,6 +86,7 @@ class SoakPlace {
   readonly rest = new Rest();
   readonly #random: Random;
   readonly #samples: Sample[] = [];
+  readonly #rests: RestSample[] = [];
   #before: Probed | undefined;
   #after: Probed | undefined;
   #descriptors = { before: 0, most: 0, after: 0 };
@@ -123,49 +129,36 @@ class SoakPlace {
   }
 
   result(): Omit<SoakResult, "minutes" | "seed" | "mixed" | "problems"> {
-    const last = this.#samples.at(-1)?.at ?? 0;
-    const warm = restsOf(this.#samples).filter(([first]) => (first?.at ?? 0) >= last * WARM_UP);
-    const slope = (value: (sample: Sample) => number): Slope =>
-      slopeOf(
-        warm.map((looks) => ({ at: (looks[0]?.at ?? 0) * 1000, value: Math.min(...looks.map(value)) })),
-      );
+    const slope = <T extends { at: number }>(samples: readonly T[], value: (sample: T) => number): Slope => {
+      const begin = (samples.at(-1)?.at ?? 0) * WARM_UP;
+      const warm = samples.filter(({ at }) => at >= begin);
+      return slopeOf(warm.map((sample) => ({ at: sample.at * 1000, value: value(sample) })));
+    };
     return {
-      rss: slope(({ rss }) => rss),
-      inUse: slope(({ heap, external }) => heap + external),
+      rss: slope(this.#rests, ({ rss }) => rss),
+      loaded: slope(this.#samples, ({ resident }) => resident),
+      inUse: slope(this.#rests, ({ heap, external }) => heap + external),
       descriptors: this.#descriptors,
       resources: { before: this.#before?.resources ?? {}, after: this.#after?.resources ?? {} },
       visitors: (this.#visitors as Visitors).figures,
       samples: this.#samples,
+      rests: this.#rests,
     };
   }
 
   async #sample(bridge: BridgeProcess): Promise<void> {
     const start = performance.now();
-    const look = async (): Promise<void> => {
-      const { resident, rss, heapUsed, external } = await bridge.probe();
-      const { descriptors } = bridge.outside();
-      this.#descriptors.most = Math.max(this.#descriptors.most, descriptors);
-      const at = (performance.now() - start) / 1000;
-      this.#samples.push({
-        at,
-        atRest: this.rest.isOn,
-        resident: resident / MiB,
-        rss: rss / MiB,
-        heap: heapUsed / MiB,
-        external: external / MiB,
-        descriptors,
-      });
-    };
+    const at = () => (performance.now() - start) / 1000;
     while (!this.#isOver) {
       for (let i = 0; i < SAMPLES && !this.#isOver; i++) {
-        await look();
         await delay(SAMPLE);
+        this.#samples.push({ at: at(), resident: bridge.residentMemory() / MiB });
+        this.#descriptors.most = Math.max(this.#descriptors.most, bridge.outside().descriptors);
       }
       this.rest.begin();
-      for (let i = 0; i < LOOKS && !this.#isOver; i++) {
-        await delay(LOOK);
-        await look();
-      }
+      await delay(REST);
+      const { rss, heapUsed, external } = await bridge.probe();
+      this.#rests.push({ at: at(), rss: rss / MiB, heap: heapUsed / MiB, external: external / MiB });
       this.rest.end();
     }
   }
@@ -206,15 +199,4 @@ async function attachAgain(socket: string, times: number): Promise<void> {
     await connection.attached();
     connection.close();
   }
-}
-
-/** The looks of each rest. */
-function restsOf(samples: readonly Sample[]): Sample[][] {
-  const rests: Sample[][] = [];
-  for (const [i, sample] of samples.entries()) {
-    if (!sample.atRest) continue;
-    if (samples[i - 1]?.atRest === true) rests.at(-1)?.push(sample);
-    else rests.push([sample]);
-  }
-  return rests;
 }

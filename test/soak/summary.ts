@@ -18,7 +18,7 @@ export function isPassed({ problems, minutes, rss }: SoakResult): boolean {
 
 /** A run in a table, and what went wrong below it. */
 export function summary(result: SoakResult): string {
-  const { minutes, seed, rss, inUse, descriptors, mixed, visitors, samples, problems } = result;
+  const { minutes, seed, rss, loaded, inUse, descriptors, mixed, visitors, samples, problems } = result;
   const endpoints = Object.values(mixed.endpoints);
   const total = (value: (each: (typeof endpoints)[number]) => number) =>
     count(endpoints.reduce((sum, each) => sum + value(each), 0));
@@ -37,11 +37,12 @@ export function summary(result: SoakResult): string {
     "messages dropped for the others of them": count(visitors.dropped),
     "HTTP requests, watchers, events": `${count(visitors.rest)}, ${count(visitors.watches)}, ${count(visitors.events)}`,
     "descriptors before, most, after": `${descriptors.before}, ${descriptors.most}, ${descriptors.after}`,
-    "RSS at the start, most, at the end": [first, Math.max(...resident), resident.at(-1) ?? 0]
+    "RSS under load at the start, most, at the end": [first, Math.max(...resident), resident.at(-1) ?? 0]
       .map((each) => `${each.toFixed(1)} MiB`)
       .join(", "),
-    "RSS slope after a quarter of the time": slopeText(rss),
-    "slope of heap and buffers in use": slopeText(inUse),
+    "RSS slope at rest, after a quarter of the time": slopeText(rss),
+    "heap and buffers in use at rest": slopeText(inUse),
+    "RSS slope under load": slopeText(loaded),
     "problems (order, gaps, sums, leaks)": String(problems.length),
     verdict: verdictOf(result),
   };

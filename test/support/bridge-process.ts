@@ -15,10 +15,8 @@ import { EndpointList, Guest } from "../../schemas/index.ts";
 
 export type ProbeQuestion = "figures" | "watch-lag";
 
-/** What a bridge tells of itself, garbage collected, and free memory given back. Bytes and milliseconds. */
+/** What a bridge tells of itself when it has given back all memory that it can. Bytes and milliseconds. */
 export interface Probed {
-  /** Resident memory as it was before that. */
-  resident: number;
   rss: number;
   heapUsed: number;
   external: number;

@@ -2,6 +2,7 @@
  * Loaded into the process of a bridge before its program (`node --import`): answers what only the process itself can
  * tell. The program runs unchanged.
  */
+import { Session } from "node:inspector/promises";
 import { monitorEventLoopDelay } from "node:perf_hooks";
 import { setImmediate as nextTurn } from "node:timers/promises";
 import { trimMalloc } from "../../rpmsg/posix/malloc.ts";
@@ -10,6 +11,8 @@ import type { Probed, ProbeQuestion } from "./bridge-process.ts";
 /** Milliseconds between two looks at the event loop. */
 const RESOLUTION = 5;
 
+const inspector = new Session();
+inspector.connect();
 const lag = monitorEventLoopDelay({ resolution: RESOLUTION });
 
 process.on("message", (question: ProbeQuestion) => {
@@ -26,12 +29,14 @@ process.channel?.unref();
 
 async function figures(): Promise<Probed> {
   lag.disable();
-  const resident = process.memoryUsage.rss();
   // What finalizers and closed handles hold is free a turn later.
   for (let i = 0; i < 3; i++) {
     gc?.();
     await nextTurn();
   }
+  // As V8 does where it is told that memory is short: without holes between what is left.
+  await inspector.post("HeapProfiler.collectGarbage");
+  await nextTurn();
   trimMalloc();
   const { heapUsed, external, arrayBuffers, rss } = process.memoryUsage();
   const resources: Record<string, number> = {};
@@ -39,7 +44,6 @@ async function figures(): Promise<Probed> {
   // The histogram counts the wait itself, too; NaN when it has not been watched.
   const ms = (share: number) => Math.max(0, lag.percentile(share) / 1e6 - RESOLUTION);
   return {
-    resident,
     rss,
     heapUsed,
     external,
