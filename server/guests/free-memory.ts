@@ -13,7 +13,7 @@ export interface Allocator {
   trim(): void;
 }
 
-const malloc: Allocator = { resident: process.memoryUsage.rss, trim: trimMalloc };
+const malloc: Allocator = { resident: () => process.memoryUsage.rss(), trim: trimMalloc };
 
 /**
  * Gives the memory back that bursts leave with malloc, from time to time. Buffers live and die in bursts, between blocks
@@ -40,9 +40,9 @@ export class FreeMemory {
 
   /** Trims where the process has grown. */
   look(): void {
-    const { resident, trim } = this.#allocator;
-    if (resident() < this.#before + WORTH) return;
-    trim();
-    this.#before = resident();
+    const allocator = this.#allocator;
+    if (allocator.resident() < this.#before + WORTH) return;
+    allocator.trim();
+    this.#before = allocator.resident();
   }
 }
