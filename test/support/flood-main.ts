@@ -1,7 +1,7 @@
 /**
  * The process of a guest that floods its bridge with name service: `flood-main.js SOCKET MESSAGES SEED`. Announcements
  * and withdrawals of hostile names, of some that it has announced and of some that it has not, and some that are none
- * at all; as fast as they are taken. It says `done` after the last one.
+ * at all; as fast as they are taken. After the last one it sends a message to nobody (`unknownAddress`), and says `done`.
  */
 import type { Service, ServiceContext } from "../../guest/index.ts";
 import { EmulatedGuest } from "../../guest/index.ts";
@@ -12,6 +12,8 @@ import { Random } from "./random.ts";
 /** More than any bridge lists. */
 const ADDRESSES = 4096;
 const FIRST = 1024;
+/** Nothing of the host is there. */
+const NOBODY = 2 ** 31;
 
 const [, , socket = "", messages = "", seed = ""] = process.argv;
 const random = new Random(Number(seed));
@@ -46,12 +48,15 @@ function nextMessage(): Uint8Array {
 function flood(context: ServiceContext): Service {
   let left = Number(messages);
   let message = nextMessage();
+  let isDone = false;
   const fill = (): void => {
     while (left > 0 && context.send(NAME_SERVICE_ADDRESS, message)) {
       message = nextMessage();
       left--;
-      if (left === 0) process.send?.("done");
     }
+    if (left > 0 || isDone || !context.send(NOBODY, Buffer.of(0))) return;
+    isDone = true;
+    process.send?.("done");
   };
   setImmediate(fill);
   return { onMessage: () => true, onWritable: fill };
