@@ -291,6 +291,15 @@ export class RpmsgDevice {
     this.#run(rings);
   }
 
+  /**
+   * Chains of both queues that the driver has made available and that were not taken yet: free buffers for messages to
+   * it, and messages of it. Undefined while the queues do not run.
+   */
+  get waiting(): { response: number; request: number } | undefined {
+    const rings = this.#rings;
+    return rings && { response: rings.response.waiting, request: rings.request.waiting };
+  }
+
   /** The driver kicked a queue. */
   kicked(queue: number): void {
     if (this.#paused !== undefined) this.#missedKicks.add(queue);

@@ -143,6 +143,11 @@ export const Guest = z.object({
   features: z.array(z.string()).nullable(),
   /** Sizes of the queues in entries; null where none are set up. */
   queues: z.object({ response: Count, request: Count }).nullable(),
+  /**
+   * What waits in the queues now: buffers of the guest for messages to it, and messages of it that the bridge has not
+   * taken. Null while they do not run.
+   */
+  waiting: z.object({ response: Count, request: Count }).nullable(),
   /** Longest message to the guest, in bytes. */
   mtu: Count,
   counters: GuestCounters,

@@ -126,6 +126,14 @@ export class DeviceQueue {
     return heads;
   }
 
+  /** How many chains the driver has made available that were not taken yet; 0 where its index says nothing. */
+  get waiting(): number {
+    const ring = this.#ring;
+    const index = Atomics.load(ring.available, ring.availableBase + 1);
+    const count = ((index - this.#nextAvailable) & 0xffff) + (this.#again?.length ?? 0);
+    return count > this.size ? 0 : count;
+  }
+
   /**
    * Makes the next chain current. Until `complete` it stays in the ring and calling again is free.
    * @returns false when the driver has made no chain available

@@ -51,12 +51,14 @@ function endpointLines(endpoint: Endpoint): string[] {
   ];
 }
 
-function guestLines({ name, kind, state, generation, features, queues, mtu, counters }: Guest): string[] {
+function guestLines({ name, kind, state, generation, features, queues, waiting, mtu, counters }: Guest): string[] {
   return [
     bold(`guest ${name}`),
     ...table({
       ...{ kind, state, generation, features: features?.join(", ") || "-" },
       queues: queues === null ? "-" : `response ${queues.response}, request ${queues.request} entries`,
+      waiting:
+        waiting == null ? "-" : `${waiting.response} free buffers, ${waiting.request} messages of the guest`,
       mtu: `${mtu} bytes`,
       ...counters,
     }),

@@ -16,6 +16,9 @@ export const fieldTexts = {
     "virtual machine; attached: the driver runs.",
   "Guest.features": "Names of the negotiated device features; null where the kind of guest has none.",
   "Guest.queues": "Sizes of the queues in entries; null where none are set up.",
+  "Guest.waiting":
+    "What waits in the queues now: buffers of the guest for messages to it (response), and messages of it that the bridge " +
+    "has not taken (request). Null while they do not run.",
   "Guest.mtu": "Longest message to the guest, in bytes.",
   "Endpoint.id": "Chosen by the bridge, never used again while it lives.",
   "Endpoint.name": "For people: bytes that are not UTF-8 show as U+FFFD.",

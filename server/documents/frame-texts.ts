@@ -189,6 +189,7 @@ export const eventTexts: { readonly [Name in EventName]: Text<EventData<Name>> }
         generation: 1,
         features: ["RPMSG_F_NS"],
         queues: { response: 256, request: 256 },
+        waiting: { response: 256, request: 0 },
         mtu: 496,
         counters: {
           messagesToGuest: 1,

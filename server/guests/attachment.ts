@@ -132,6 +132,7 @@ export class Attachment {
       generation: this.device.generation,
       features: this.#link?.features ?? null,
       queues: this.#link?.queues ?? null,
+      waiting: this.device.waiting ?? null,
       mtu: this.device.mtu,
       counters: {
         ...counters,

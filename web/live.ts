@@ -1,0 +1,215 @@
+import { batch, signal } from "@preact/signals";
+import type { Endpoint, Guest } from "../schemas/index.ts";
+import { guests as fetchGuests, list, watch } from "../client/index.ts";
+import { metrics } from "./api.ts";
+import type { Buckets } from "./latency.ts";
+import { bucketsOf, quantile, since } from "./latency.ts";
+import { Meter } from "./rates.ts";
+import { Series } from "./series.ts";
+import { bridge, credentials, enter, forget, takeTicket, token } from "./session.ts";
+import type { Trouble } from "./trouble.ts";
+import { isUnauthorized, troubleOf } from "./trouble.ts";
+
+/** Milliseconds between two looks at all counters, and at the metrics; where they take long, they come less often. */
+const PERIOD = 1000;
+const METRICS_PERIOD = 2000;
+/** A look may take this part of the time. */
+const SHARE = 10;
+/** Milliseconds in which changes are shown together. */
+const TOGETHER = 50;
+/** Looks that charts show: five minutes. */
+const SHOWN = 300;
+/** Looks that the small line of an endpoint shows. */
+const SPARK = 60;
+const HISTOGRAM = "rpmsg_guest_to_socket_seconds";
+
+/** What is measured of an endpoint. */
+export interface Traffic {
+  /** A second. */
+  readonly rates: Readonly<Record<string, number>>;
+  /** Messages a second, both ways, of the latest looks. */
+  readonly recent: readonly number[];
+}
+
+/** loading: nothing came yet; asking: a token is needed; live; lost: the bridge does not answer now. */
+export const link = signal<"loading" | "asking" | "live" | "lost">("loading");
+/** What is wrong, while the link is asking or lost. */
+export const linkTrouble = signal<Trouble | undefined>(undefined);
+export const guests = signal<readonly Guest[]>([]);
+export const endpoints = signal<readonly Endpoint[]>([]);
+/** By id of the endpoint. */
+export const traffic = signal<ReadonlyMap<string, Traffic>>(new Map());
+/** Messages and bytes a second, of all guests: from them, to them. They change with `ticks`. */
+export const messages = new Series(2, SHOWN);
+export const bytes = new Series(2, SHOWN);
+/** Milliseconds from a guest's ring to a client's socket: median and 99th percentile. */
+export const latency = new Series(2, SHOWN);
+/** Why there is no latency. */
+export const latencyTrouble = signal<Trouble | undefined>(undefined);
+/** Grows with every look. */
+export const ticks = signal(0);
+
+const meters = new Map<string, Meter>();
+const total = new Meter();
+let buckets: Buckets | undefined;
+
+/** Comes in with what the address has, and then shows what there is. */
+export async function begin(): Promise<void> {
+  const ticket = takeTicket();
+  await run(ticket === undefined ? undefined : await enter(ticket));
+}
+
+/** Comes in with a token. @returns why it was not taken */
+export async function giveToken(text: string): Promise<Trouble | undefined> {
+  const refused = await enter(text);
+  if (refused === undefined) void run();
+  return refused;
+}
+
+/** @param refused why the ticket in the address was not taken: it matters only where one is needed */
+async function run(refused?: Trouble): Promise<void> {
+  const abort = new AbortController();
+  link.value = "loading";
+  try {
+    await Promise.all([follow(abort.signal), count(abort.signal), measure(abort.signal)]);
+  } catch (error) {
+    abort.abort();
+    batch(() => {
+      const unauthorized = isUnauthorized(error);
+      link.value = unauthorized ? "asking" : "lost";
+      // Whoever gave nothing is not told that it was wrong.
+      linkTrouble.value = refused ?? (unauthorized && token.value === undefined ? undefined : troubleOf(error));
+      guests.value = [];
+      endpoints.value = [];
+    });
+    if (isUnauthorized(error)) forget();
+  }
+}
+
+/** Events say what there is, and in which state. */
+async function follow(signal: AbortSignal): Promise<void> {
+  const view = watch(bridge, { ...credentials(), signal, reconnect: { initial: true } });
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  const show = (): void => {
+    timer = undefined;
+    if (signal.aborted) return;
+    batch(() => {
+      guests.value = [...view.guests.values()];
+      endpoints.value = [...view.endpoints.values()];
+    });
+  };
+  let complete = false;
+  for await (const { type } of view) {
+    complete ||= type === "ready";
+    if (!complete) continue;
+    if (link.value === "loading") link.value = "live";
+    timer ??= setTimeout(show, TOGETHER);
+  }
+  clearTimeout(timer);
+}
+
+/** Counters alone are no events: they are asked for. */
+async function count(signal: AbortSignal): Promise<void> {
+  await regularly(PERIOD, signal, async () => {
+    try {
+      const options = { ...credentials(), signal };
+      const [someGuests, someEndpoints] = await Promise.all([
+        fetchGuests(bridge, options),
+        list(bridge, options),
+      ]);
+      take(performance.timeOrigin + performance.now(), someGuests, someEndpoints);
+    } catch (error) {
+      if (signal.aborted || isUnauthorized(error)) throw error;
+      batch(() => {
+        link.value = "lost";
+        linkTrouble.value = troubleOf(error);
+      });
+    }
+  });
+}
+
+function take(now: number, newGuests: readonly Guest[], newEndpoints: readonly Endpoint[]): void {
+  const time = now / 1000;
+  const sums = { from: 0, to: 0, bytesFrom: 0, bytesTo: 0 };
+  for (const { counters } of newGuests) {
+    sums.from += counters.messagesFromGuest;
+    sums.to += counters.messagesToGuest;
+    sums.bytesFrom += counters.bytesFromGuest;
+    sums.bytesTo += counters.bytesToGuest;
+  }
+  const rates = total.look(time, sums);
+  messages.push(time, [rates?.["from"] ?? null, rates?.["to"] ?? null]);
+  bytes.push(time, [rates?.["bytesFrom"] ?? null, rates?.["bytesTo"] ?? null]);
+  const measured = new Map<string, Traffic>();
+  for (const { id, counters } of newEndpoints) {
+    let meter = meters.get(id);
+    if (meter === undefined) meters.set(id, (meter = new Meter()));
+    const found = meter.look(time, counters) ?? {};
+    const both = (found["messagesFromGuest"] ?? 0) + (found["messagesToGuest"] ?? 0);
+    const recent = [...(traffic.value.get(id)?.recent ?? []), both].slice(-SPARK);
+    measured.set(id, { rates: found, recent });
+  }
+  for (const id of meters.keys()) if (!measured.has(id)) meters.delete(id);
+  const guestByName = new Map(newGuests.map((guest) => [guest.name, guest]));
+  const endpointById = new Map(newEndpoints.map((endpoint) => [endpoint.id, endpoint]));
+  batch(() => {
+    link.value = "live";
+    linkTrouble.value = undefined;
+    traffic.value = measured;
+    // An event may have come in between, with a state that is newer.
+    guests.value = guests.value.map((guest) => {
+      const { counters, waiting } = guestByName.get(guest.name) ?? guest;
+      return { ...guest, counters, waiting };
+    });
+    endpoints.value = endpoints.value.map((endpoint) => {
+      const { counters, clients } = endpointById.get(endpoint.id) ?? endpoint;
+      return { ...endpoint, counters, clients };
+    });
+    ticks.value++;
+  });
+}
+
+/** How long messages take, by the bridge's own histogram. */
+async function measure(signal: AbortSignal): Promise<void> {
+  await regularly(METRICS_PERIOD, signal, async () => {
+    try {
+      const found = bucketsOf(await metrics(), HISTOGRAM) ?? [];
+      const recent = since(buckets ?? found, found);
+      buckets = found;
+      const milliseconds = (q: number): number | null => {
+        const seconds = quantile(recent, q);
+        return seconds === null ? null : seconds * 1000;
+      };
+      latency.push((performance.timeOrigin + performance.now()) / 1000, [milliseconds(0.5), milliseconds(0.99)]);
+      latencyTrouble.value = undefined;
+    } catch (error) {
+      // Whether there is a token at all `count` finds out.
+      latencyTrouble.value = troubleOf(error);
+    }
+  });
+}
+
+/** Does something again and again, while the page is seen, and no more often than its cost allows. */
+async function regularly(period: number, signal: AbortSignal, action: () => Promise<void>): Promise<void> {
+  while (!signal.aborted) {
+    const start = performance.now();
+    if (!document.hidden) await action();
+    const took = performance.now() - start;
+    await pause(Math.max(period - took, took * SHARE), signal);
+  }
+}
+
+/** Waits; the page's coming to sight ends it early. */
+function pause(milliseconds: number, signal: AbortSignal): Promise<void> {
+  return new Promise((resolve) => {
+    const end = (): void => {
+      clearTimeout(timer);
+      signal.removeEventListener("abort", end);
+      document.removeEventListener("visibilitychange", end);
+      resolve();
+    };
+    const timer = setTimeout(end, milliseconds);
+    signal.addEventListener("abort", end);
+    document.addEventListener("visibilitychange", end);
+  });
+}

@@ -1,0 +1,43 @@
+import { signal } from "@preact/signals";
+
+export const tabs = ["console", "terminal", "plot", "connect"] as const;
+export type Tab = (typeof tabs)[number];
+
+/** What the page shows: it is in the address, behind the #. */
+export type Route =
+  | { readonly page: "overview" }
+  | { readonly page: "guest"; readonly guest: string }
+  /** By its path, which is the same again after a reset of the guest. */
+  | { readonly page: "endpoint"; readonly path: string; readonly tab: Tab | undefined };
+
+const CHANNELS = "/ws/v1/";
+
+export function parseRoute(hash: string): Route {
+  const [place = "", query] = hash.replace(/^#/, "").split("?");
+  const [, guest] = /^\/guests\/([A-Za-z0-9_-]+)$/.exec(place) ?? [];
+  if (guest !== undefined) return { page: "guest", guest };
+  if (place.startsWith(CHANNELS)) {
+    const tab = new URLSearchParams(query).get("view");
+    return { page: "endpoint", path: place, tab: tabs.find((each) => each === tab) };
+  }
+  return { page: "overview" };
+}
+
+export function guestAddress(guest: string): string {
+  return `#/guests/${guest}`;
+}
+
+/** @param path of the endpoint, as it is listed; it is percent-encoded */
+export function endpointAddress(path: string, tab?: Tab): string {
+  return `#${path}${tab === undefined ? "" : `?view=${tab}`}`;
+}
+
+export const route = signal<Route>({ page: "overview" });
+
+export function followAddress(): void {
+  const follow = (): void => {
+    route.value = parseRoute(location.hash);
+  };
+  addEventListener("hashchange", follow);
+  follow();
+}
