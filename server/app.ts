@@ -109,7 +109,7 @@ export function buildApp(bridge: Bridge, tls?: SecureOptions): FastifyInstance {
     throw new HttpProblem("not-found", `there is no ${request.method} ${pathOf(request.url)}`);
   });
   addDocuments(app, bridge);
-  app.register(frontPageRoutes());
+  app.register(frontPageRoutes(bridge));
   app.register(healthRoutes(bridge));
   app.register(metricsRoutes(bridge));
   app.register(apiRoutes(bridge), { prefix: "/api/v1" });

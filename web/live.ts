@@ -1,6 +1,6 @@
 import { batch, signal } from "@preact/signals";
-import type { Endpoint, Guest } from "../schemas/index.ts";
 import { guests as fetchGuests, list, watch } from "../client/index.ts";
+import type { Endpoint, Guest } from "../schemas/index.ts";
 import { metrics } from "./api.ts";
 import type { Buckets } from "./latency.ts";
 import { bucketsOf, quantile, since } from "./latency.ts";
@@ -78,7 +78,8 @@ async function run(refused?: Trouble): Promise<void> {
       const unauthorized = isUnauthorized(error);
       link.value = unauthorized ? "asking" : "lost";
       // Whoever gave nothing is not told that it was wrong.
-      linkTrouble.value = refused ?? (unauthorized && token.value === undefined ? undefined : troubleOf(error));
+      linkTrouble.value =
+        refused ?? (unauthorized && token.value === undefined ? undefined : troubleOf(error));
       guests.value = [];
       endpoints.value = [];
     });
@@ -142,8 +143,8 @@ function take(now: number, newGuests: readonly Guest[], newEndpoints: readonly E
   bytes.push(time, [rates?.["bytesFrom"] ?? null, rates?.["bytesTo"] ?? null]);
   const measured = new Map<string, Traffic>();
   for (const { id, counters } of newEndpoints) {
-    let meter = meters.get(id);
-    if (meter === undefined) meters.set(id, (meter = new Meter()));
+    const meter = meters.get(id) ?? new Meter();
+    meters.set(id, meter);
     const found = meter.look(time, counters) ?? {};
     const both = (found["messagesFromGuest"] ?? 0) + (found["messagesToGuest"] ?? 0);
     const recent = [...(traffic.value.get(id)?.recent ?? []), both].slice(-SPARK);
@@ -180,7 +181,10 @@ async function measure(signal: AbortSignal): Promise<void> {
         const seconds = quantile(recent, q);
         return seconds === null ? null : seconds * 1000;
       };
-      latency.push((performance.timeOrigin + performance.now()) / 1000, [milliseconds(0.5), milliseconds(0.99)]);
+      latency.push((performance.timeOrigin + performance.now()) / 1000, [
+        milliseconds(0.5),
+        milliseconds(0.99),
+      ]);
       latencyTrouble.value = undefined;
     } catch (error) {
       // Whether there is a token at all `count` finds out.

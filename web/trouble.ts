@@ -11,10 +11,12 @@ export interface Trouble {
 
 /** For codes of the client's own, and where the page can say more than the bridge does. */
 const adviceHere: Record<string, string> = {
-  unreachable: "See whether the bridge runs, and whether its address is the one of this page. The page tries again.",
+  unreachable:
+    "See whether the bridge runs, and whether its address is the one of this page. The page tries again.",
   refused: "See in the list whether another client has the endpoint for itself.",
   "connection-lost": "The page connects again. Send again what may come twice.",
-  unauthorized: "Open the address that the bridge printed when it started, which works once, or give a token.",
+  unauthorized:
+    "Open the address that the bridge printed when it started, which works once, or give a token.",
   forbidden: "Open the page with a token that has the right.",
   "bad-request": "Mend what the text names.",
   "endpoint-unknown": "Look for it in the list: it may have been withdrawn.",

@@ -51,7 +51,17 @@ function endpointLines(endpoint: Endpoint): string[] {
   ];
 }
 
-function guestLines({ name, kind, state, generation, features, queues, waiting, mtu, counters }: Guest): string[] {
+function guestLines({
+  name,
+  kind,
+  state,
+  generation,
+  features,
+  queues,
+  waiting,
+  mtu,
+  counters,
+}: Guest): string[] {
   return [
     bold(`guest ${name}`),
     ...table({

@@ -1,16 +1,8 @@
 import swagger from "@fastify/swagger";
 import swaggerUi from "@fastify/swagger-ui";
-import type {
-  FastifyContextConfig,
-  FastifyError,
-  FastifyInstance,
-  FastifySchema,
-  RouteOptions,
-} from "fastify";
-import fastify from "fastify";
+import type { FastifyContextConfig, FastifyInstance, FastifySchema, RouteOptions } from "fastify";
 import type { z } from "zod";
-import { PAGE_HEADERS } from "../access/page-headers.ts";
-import { HttpProblem, PROBLEM_TYPE } from "../problem.ts";
+import { pageApp } from "../page-app.ts";
 import type { Content } from "./answers.ts";
 import { answersOf, contentOf } from "./answers.ts";
 import { errorTable, markdownTable } from "./codes.ts";
@@ -45,24 +37,9 @@ export async function openDocuments(
   routes: readonly RouteOptions[],
   report: (error: unknown) => void,
 ): Promise<FastifyInstance> {
-  const app = fastify({ routerOptions: { ignoreTrailingSlash: true } });
+  const app = pageApp(report);
   app.setValidatorCompiler(() => () => true);
   app.setSerializerCompiler(() => JSON.stringify);
-  app.setErrorHandler((error: FastifyError, request, reply) => {
-    const { statusCode = 500 } = error;
-    if (statusCode >= 500) report(error);
-    const problem =
-      statusCode >= 500
-        ? new HttpProblem("internal", "the bridge made a mistake; its log says which")
-        : new HttpProblem("not-found", `there is no ${request.method} ${request.url}`);
-    return reply.code(problem.statusCode).type(PROBLEM_TYPE).send(JSON.stringify(problem.toProblem()));
-  });
-  app.setNotFoundHandler((request) => {
-    throw new HttpProblem("not-found", `there is no ${request.method} ${request.url}`);
-  });
-  app.addHook("onRequest", async (_request, reply) => {
-    reply.headers(PAGE_HEADERS);
-  });
   const set = new SchemaSet("draft-2020-12");
   await app.register(swagger, {
     openapi: {

@@ -2,6 +2,7 @@ import type { FastifyInstance, FastifyReply, FastifyRequest, RouteOptions } from
 import { z } from "zod";
 import { limitTime } from "../answer-limits.ts";
 import type { Bridge } from "../bridge.ts";
+import { once } from "../once.ts";
 
 const PAGE = "/docs";
 const JSON_TYPE = "application/json; charset=utf-8";
@@ -61,12 +62,4 @@ export function addDocuments(app: FastifyInstance, bridge: Bridge): void {
     scope.get(PAGE, { schema: { hide: true }, config }, page);
     scope.get(`${PAGE}/*`, { schema: { hide: true }, config }, page);
   });
-}
-
-function once<T>(make: () => Promise<T>): () => Promise<T> {
-  let made: Promise<T> | undefined;
-  return () => {
-    made ??= make();
-    return made;
-  };
 }

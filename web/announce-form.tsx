@@ -1,0 +1,117 @@
+import { useSignal } from "@preact/signals";
+import type { JSX } from "preact";
+import type { Endpoint, EndpointDeclaration } from "../schemas/index.ts";
+import { announce, withdraw } from "./api.ts";
+import { TroubleNote } from "./parts.tsx";
+import { printable } from "./payload.ts";
+import { endpointAddress } from "./route.ts";
+import type { Trouble } from "./trouble.ts";
+import { troubleOf } from "./trouble.ts";
+
+const modes = {
+  down: "the host, to the guest",
+  both: "the host; the guest has the other half",
+  up: "the guest, to the host",
+  none: "nobody: the addresses are agreed on",
+} as const;
+
+/** Declares a service of the host. */
+export function AnnounceForm({ guest }: { guest: string }): JSX.Element {
+  const made = useSignal<Endpoint | undefined>(undefined);
+  const trouble = useSignal<Trouble | undefined>(undefined);
+  const submit = async (form: HTMLFormElement): Promise<void> => {
+    const fields = new FormData(form);
+    const address = String(fields.get("address") ?? "").trim();
+    const declaration: Partial<EndpointDeclaration> = {
+      name: String(fields.get("name")),
+      ns: fields.get("ns") as keyof typeof modes,
+      ...(address !== "" && { address: Number(address) }),
+    };
+    try {
+      made.value = await announce(guest, declaration);
+      trouble.value = undefined;
+      form.reset();
+    } catch (error) {
+      made.value = undefined;
+      trouble.value = troubleOf(error);
+    }
+  };
+  return (
+    <section aria-labelledby="announce">
+      <h2 id="announce">Announce a host service</h2>
+      <form
+        class="fields"
+        onSubmit={(event) => {
+          event.preventDefault();
+          void submit(event.currentTarget);
+        }}
+      >
+        <label class="field">
+          Name
+          <input name="name" required maxLength={31} autocomplete="off" placeholder="rpmsg-raw" />
+        </label>
+        <label class="field">
+          Address (optional)
+          <input name="address" pattern="\d+|0x[0-9a-fA-F]+" autocomplete="off" placeholder="1040 or 0x410" />
+        </label>
+        <label class="field">
+          Who announces it
+          <select name="ns">
+            {Object.entries(modes).map(([mode, text]) => (
+              <option key={mode} value={mode}>
+                {mode}: {text}
+              </option>
+            ))}
+          </select>
+        </label>
+        <button type="submit">Announce</button>
+      </form>
+      <TroubleNote trouble={trouble.value} />
+      <p role="status">
+        {made.value !== undefined && (
+          <>
+            Announced <a href={endpointAddress(made.value.path)}>{printable(made.value.name)}</a>.
+          </>
+        )}
+      </p>
+    </section>
+  );
+}
+
+/** Withdraws a service of the host, asked twice. */
+export function Withdraw({ endpoint }: { endpoint: Endpoint }): JSX.Element {
+  const asked = useSignal(false);
+  const trouble = useSignal<Trouble | undefined>(undefined);
+  const go = async (): Promise<void> => {
+    try {
+      await withdraw(endpoint);
+      location.hash = "#/";
+    } catch (error) {
+      trouble.value = troubleOf(error);
+      asked.value = false;
+    }
+  };
+  const ask = (value: boolean) => (): void => {
+    asked.value = value;
+  };
+  return (
+    <>
+      {asked.value ? (
+        <span class="confirm">
+          Its clients are closed.
+          <button type="button" class="danger" onClick={() => void go()}>
+            Withdraw for good
+          </button>
+          <button type="button" class="quiet" onClick={ask(false)}>
+            Keep it
+          </button>
+        </span>
+      ) : (
+        <button type="button" class="quiet" onClick={ask(true)}>
+          Withdraw
+        </button>
+      )}
+      <TroubleNote trouble={trouble.value} />
+    </>
+  );
+}

@@ -1,0 +1,96 @@
+import { useSignal } from "@preact/signals";
+import type { JSX } from "preact";
+import { EndpointPage } from "./endpoint-page.tsx";
+import { GuestPage } from "./guest-page.tsx";
+import { giveToken, link, linkTrouble } from "./live.ts";
+import { Overview } from "./overview.tsx";
+import { StateMark, TroubleNote } from "./parts.tsx";
+import { followAddress, route } from "./route.ts";
+import type { Trouble } from "./trouble.ts";
+
+followAddress();
+
+const linkWords = { loading: "connecting", asking: "token needed", live: "live", lost: "no answer" } as const;
+
+export function App(): JSX.Element {
+  return (
+    <>
+      <button type="button" class="skip" onClick={skip}>
+        Skip to the content
+      </button>
+      <header class="top">
+        <a class="brand" href="#/">
+          rpmsg<b>-</b>bridge
+        </a>
+        <nav aria-label="Pages">
+          <a href="#/" aria-current={route.value.page === "overview" ? "page" : undefined}>
+            Overview
+          </a>
+          <a href="docs">API</a>
+        </nav>
+        <span role="status">
+          <StateMark state={linkWords[link.value]} />
+        </span>
+      </header>
+      <main id="main" tabIndex={-1}>
+        {link.value === "asking" ? (
+          <SignIn />
+        ) : (
+          <>
+            <TroubleNote trouble={linkTrouble.value} />
+            <Page />
+          </>
+        )}
+      </main>
+    </>
+  );
+}
+
+function skip(): void {
+  document.querySelector<HTMLElement>("#main")?.focus();
+}
+
+function Page(): JSX.Element {
+  const now = route.value;
+  if (now.page === "guest") return <GuestPage key={now.guest} name={now.guest} />;
+  if (now.page === "endpoint") return <EndpointPage key={now.path} path={now.path} tab={now.tab} />;
+  return <Overview />;
+}
+
+/** Takes a token, of which a session is kept. */
+function SignIn(): JSX.Element {
+  const field = useSignal("");
+  const refused = useSignal<Trouble | undefined>(undefined);
+  const submit = async (): Promise<void> => {
+    refused.value = await giveToken(field.value.trim());
+    if (refused.value === undefined) field.value = "";
+  };
+  return (
+    <section class="signin">
+      <h1>This bridge asks for a token</h1>
+      <p>Open the address that the bridge printed when it started, which works once, or give a token:</p>
+      <form
+        class="fields"
+        onSubmit={(event) => {
+          event.preventDefault();
+          void submit();
+        }}
+      >
+        <label class="field">
+          Token
+          <input
+            type="password"
+            autocomplete="off"
+            required
+            value={field}
+            onInput={({ currentTarget }) => {
+              field.value = currentTarget.value;
+            }}
+          />
+        </label>
+        <button type="submit">Open</button>
+      </form>
+      <TroubleNote trouble={refused.value ?? linkTrouble.value} />
+    </section>
+  );
+}

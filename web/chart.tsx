@@ -1,0 +1,71 @@
+import { useSignal } from "@preact/signals";
+import type { JSX } from "preact";
+import { useEffect, useRef } from "preact/hooks";
+import type { ChartEngine } from "./chart-engine.ts";
+import { repaint } from "./colours.ts";
+import type { Columns } from "./series.ts";
+
+interface ChartProps {
+  title: string;
+  /** Names of the lines. */
+  lines: readonly string[];
+  columns: Columns;
+  /** Changes when there is more in `columns`. */
+  version: number;
+  label: (value: number | null | undefined) => string;
+  height?: number;
+  fromZero?: boolean;
+}
+
+const COLOURS = ["accent", "second"];
+
+/** Lines over time, with the values that are pointed at, or the latest ones. What draws them is loaded here. */
+export function Chart(props: ChartProps): JSX.Element {
+  const { title, lines, columns, version, label, height = 120, fromZero = true } = props;
+  const place = useRef<HTMLDivElement>(null);
+  const engine = useRef<ChartEngine | undefined>(undefined);
+  const latest = useRef(columns);
+  const pointed = useSignal<number | null>(null);
+  latest.current = columns;
+
+  useEffect(() => {
+    let gone = false;
+    void import("./chart-engine.ts").then(({ ChartEngine: Engine }) => {
+      if (gone || place.current === null) return;
+      const colours = lines.map((_, i) => COLOURS[i % COLOURS.length] as string);
+      const onPoint = (row: number | null): void => {
+        pointed.value = row;
+      };
+      engine.current = new Engine(place.current, { colours, height, label, onPoint, fromZero });
+      engine.current.draw(latest.current);
+    });
+    return () => {
+      gone = true;
+      engine.current?.close();
+      engine.current = undefined;
+    };
+  }, []);
+
+  const painted = repaint.value;
+  useEffect(() => engine.current?.draw(columns), [version, painted]);
+
+  const row = pointed.value ?? (columns[0]?.length ?? 0) - 1;
+  const values = lines.map((_, i) => label(columns[i + 1]?.[row]));
+  return (
+    <figure class="chart">
+      <figcaption>
+        <h3>{title}</h3>
+        {lines.map((line, i) => (
+          <span key={line} class={`key key-${COLOURS[i % COLOURS.length]}`}>
+            {line} <b>{values[i]}</b>
+          </span>
+        ))}
+      </figcaption>
+      <div
+        ref={place}
+        role="img"
+        aria-label={`${title}: ${lines.map((line, i) => `${line} ${values[i]}`).join(", ")}`}
+      />
+    </figure>
+  );
+}

@@ -1,0 +1,199 @@
+import { useSignal } from "@preact/signals";
+import type { ComponentChildren, JSX, TargetedKeyboardEvent } from "preact";
+import { useEffect } from "preact/hooks";
+import type { Endpoint } from "../schemas/index.ts";
+import { Withdraw } from "./announce-form.tsx";
+import { Console } from "./console.tsx";
+import { lostOf } from "./endpoint-table.tsx";
+import { address, byteRate, number, rate } from "./format.ts";
+import { spaced } from "./guest-page.tsx";
+import { endpointLines } from "./lines.ts";
+import { endpoints, guests, link, traffic } from "./live.ts";
+import { CopyLine, Facts, StateMark, TroubleNote } from "./parts.tsx";
+import { printable } from "./payload.ts";
+import { Plot } from "./plot.tsx";
+import type { Tab } from "./route.ts";
+import { endpointAddress, guestAddress, tabs } from "./route.ts";
+import { bridge, token } from "./session.ts";
+import { Talk } from "./talk.ts";
+import { TerminalView } from "./terminal.tsx";
+
+/** What the services of the emulated guest are best looked at with. */
+const isTerminal = (name: string): boolean => /tty|console|shell/i.test(name);
+const isSensor = ({ guest, name, origin }: Endpoint): boolean =>
+  name === "sensor" &&
+  origin === "guest" &&
+  guests.value.some((each) => each.name === guest && each.kind === "emulated");
+
+export function EndpointPage({ path, tab }: { path: string; tab: Tab | undefined }): JSX.Element {
+  const endpoint = endpoints.value.find((each) => each.path === path);
+  // What it was, while its guest is away.
+  const last = useSignal(endpoint);
+  if (endpoint !== undefined) last.value = endpoint;
+  const shown = endpoint ?? last.value;
+  if (shown === undefined) {
+    return (
+      <>
+        <h1>{printable(path)}</h1>
+        {link.value === "loading" ? (
+          <p class="hint">Loading…</p>
+        ) : (
+          <p class="hint">
+            There is no such endpoint now. It may have been withdrawn, or its guest be reset: the{" "}
+            <a href="#/">overview</a> has those that there are.
+          </p>
+        )}
+      </>
+    );
+  }
+  return <Known endpoint={shown} gone={endpoint === undefined} tab={tab} />;
+}
+
+function Known({
+  endpoint,
+  gone,
+  tab,
+}: {
+  endpoint: Endpoint;
+  gone: boolean;
+  tab: Tab | undefined;
+}): JSX.Element {
+  const { guest, name, path, origin, state } = endpoint;
+  const talk = useSignal<Talk | undefined>(undefined);
+  useEffect(() => {
+    const opened = new Talk(path);
+    talk.value = opened;
+    return () => void opened.close(isSensor(endpoint) ? "stop" : undefined);
+  }, [path]);
+  const initial = isTerminal(name) ? "terminal" : isSensor(endpoint) ? "plot" : "console";
+  const current = tab ?? initial;
+  return (
+    <>
+      <header class="title">
+        <h1>
+          <a class="dim" href={guestAddress(guest)}>
+            {guest}
+          </a>
+          <span class="dim">/</span>
+          {printable(name)}
+        </h1>
+        <StateMark state={gone ? "gone" : state} />
+        {origin === "host" && !gone && <Withdraw endpoint={endpoint} />}
+      </header>
+      <About endpoint={endpoint} />
+      <Tabs path={path} current={current}>
+        {talk.value === undefined ? null : (
+          <>
+            <Connection talk={talk.value} />
+            {current === "console" && <Console talk={talk.value} />}
+            {current === "terminal" && <TerminalView talk={talk.value} />}
+            {current === "plot" && (
+              <Plot talk={talk.value} start={isSensor(endpoint) ? "start 10" : undefined} />
+            )}
+            {current === "connect" &&
+              endpointLines(endpoint, bridge, token.value !== undefined).map((line) => (
+                <CopyLine key={line.title} line={line} />
+              ))}
+          </>
+        )}
+      </Tabs>
+    </>
+  );
+}
+
+function About({ endpoint }: { endpoint: Endpoint }): JSX.Element {
+  const { id, origin, ns, peer, generation, mtu, clients, counters, path } = endpoint;
+  const rates = traffic.value.get(id)?.rates ?? {};
+  const flow = (messages: string, bytes: string): string =>
+    `${rate(rates[messages])} messages/s, ${byteRate(rates[bytes])}/s`;
+  return (
+    <section aria-label="About this endpoint">
+      <Facts
+        facts={[
+          ["from the guest", flow("messagesFromGuest", "bytesFromGuest")],
+          ["to the guest", flow("messagesToGuest", "bytesToGuest")],
+          ["clients", number(clients)],
+          ["drops", number(lostOf(endpoint))],
+          ["address", address(endpoint.address)],
+          ["peer", address(peer)],
+          ["origin", `${origin}, name service ${ns}`],
+          ["generation", number(generation)],
+          ["longest message", `${number(mtu)} bytes`],
+        ]}
+      />
+      <details>
+        <summary>All counters</summary>
+        <Facts
+          facts={[
+            ["path", <code key="path">{path}</code>],
+            ["id", id],
+            ...Object.entries(counters).map(([key, value]) => [spaced(key), number(value)] as const),
+          ]}
+        />
+      </details>
+    </section>
+  );
+}
+
+/** The channel of this page, where it is not simply open. */
+function Connection({ talk }: { talk: Talk }): JSX.Element | null {
+  const now = talk.connection.value;
+  if (now === "open") return null;
+  return (
+    <div class="connection">
+      <span role="status">
+        {now === "closed" ? "Not connected." : now === "connecting" ? "Connecting…" : "Connecting again…"}
+      </span>
+      {now === "closed" && (
+        <button type="button" onClick={() => void talk.open()}>
+          Connect
+        </button>
+      )}
+      <TroubleNote trouble={talk.trouble.value} />
+    </div>
+  );
+}
+
+function Tabs({
+  path,
+  current,
+  children,
+}: {
+  path: string;
+  current: Tab;
+  children: ComponentChildren;
+}): JSX.Element {
+  const go = (tab: Tab): void => {
+    location.replace(endpointAddress(path, tab));
+  };
+  const move = ({ key, currentTarget }: TargetedKeyboardEvent<HTMLElement>): void => {
+    const step = key === "ArrowRight" ? 1 : key === "ArrowLeft" ? -1 : 0;
+    if (step === 0) return;
+    const at = (tabs.indexOf(current) + step + tabs.length) % tabs.length;
+    go(tabs[at] as Tab);
+    currentTarget.querySelectorAll<HTMLElement>("[role=tab]")[at]?.focus();
+  };
+  return (
+    <>
+      <div class="tabs" role="tablist" aria-label="Views" onKeyDown={move}>
+        {tabs.map((tab) => (
+          <button
+            key={tab}
+            type="button"
+            role="tab"
+            id={`tab-${tab}`}
+            aria-selected={tab === current}
+            aria-controls="view"
+            tabIndex={tab === current ? 0 : -1}
+            onClick={() => go(tab)}
+          >
+            {tab}
+          </button>
+        ))}
+      </div>
+      <section id="view" role="tabpanel" aria-labelledby={`tab-${current}`}>
+        {children}
+      </section>
+    </>
+  );
+}
