@@ -31,7 +31,8 @@ export function endpointLines(
   const messages = new URL(`api/v1/guests/${guest}/endpoints/${id}/messages`, bridge).href;
   const header = needsToken ? ` -H "Authorization: Bearer ${TOKEN}"` : "";
   const options = needsToken ? ", { token: process.env.RPMSG_BRIDGE_TOKEN }" : "";
-  const reference = path.split("/").slice(4).join("/");
+  // What has to be written otherwise in a path, its name is not typed.
+  const plain = path === `/ws/v1/${guest}/${name}`;
   return [
     { title: "wscat", text: `npx wscat -c ${quoted(socket)}${header}` },
     {
@@ -52,7 +53,7 @@ export function endpointLines(
     },
     {
       title: "Command line",
-      text: `npx rpmsg-bridge connect --url ${quoted(bridge.href)} ${quoted(`${guest}/${reference === name ? name : reference}`)}`,
+      text: `npx rpmsg-bridge connect --url ${quoted(bridge.href)} ${quoted(`${guest}/${plain ? name : `~${id}`}`)}`,
       ...(needsToken && { hint: "It takes the token from RPMSG_BRIDGE_TOKEN." }),
     },
   ];

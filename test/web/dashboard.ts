@@ -1,0 +1,49 @@
+import type { Browser, BrowserContextOptions, Page } from "playwright-core";
+import { expect, onTestFinished } from "vitest";
+
+/** What a page complained of: scripts that failed, and what its policy refused. */
+const complaints = new WeakMap<Page, string[]>();
+
+/** Opens the dashboard at a place of it. Needs `npm run build`. */
+export async function openDashboard(
+  browser: Browser,
+  url: string,
+  options: BrowserContextOptions = {},
+): Promise<Page> {
+  const context = await browser.newContext({ viewport: { width: 1280, height: 900 }, ...options });
+  onTestFinished(() => context.close());
+  const page = await context.newPage();
+  const told: string[] = [];
+  complaints.set(page, told);
+  page.on("console", (message) => {
+    // Of answers that are errors Chromium tells too: those are shown to people.
+    if (!message.text().startsWith("Failed to load resource")) told.push(message.text());
+  });
+  page.on("pageerror", (error) => told.push(error.message));
+  await page.goto(url);
+  return page;
+}
+
+export function expectNoComplaints(page: Page): void {
+  expect(complaints.get(page)).toEqual([]);
+}
+
+/** Everything fits in the width of the page. */
+export async function expectNoOverflow(page: Page): Promise<void> {
+  const [content, width] = await page.evaluate(() => [
+    document.documentElement.scrollWidth,
+    document.documentElement.clientWidth,
+  ]);
+  expect(content).toBeLessThanOrEqual(width as number);
+}
+
+/** The console's count of messages: those that are shown, and all. */
+export async function tally(page: Page): Promise<{ shown: number; total: number }> {
+  const [shown, total] = await page.locator(".tally b").allTextContents();
+  return { shown: Number(shown?.replaceAll(",", "")), total: Number(total?.replaceAll(",", "")) };
+}
+
+/** The row of an endpoint in the list. */
+export function rowOf(page: Page, name: string) {
+  return page.getByRole("row").filter({ has: page.getByRole("link", { name, exact: true }) });
+}

@@ -1,0 +1,359 @@
+import { readFileSync } from "node:fs";
+import type { Browser } from "playwright-core";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { launchBrowser, missingBrowser } from "../client/chromium.ts";
+import { testBridge } from "../server/support.ts";
+import { expectNoComplaints, expectNoOverflow, openDashboard, rowOf, tally } from "./dashboard.ts";
+
+const missing = missingBrowser();
+const why = missing === undefined ? "" : ` (not here: ${missing})`;
+
+// Needs `npm run build`.
+describe.skipIf(missing !== undefined)(`the dashboard, in Chromium${why}`, { timeout: 60_000 }, () => {
+  let browser: Browser;
+
+  beforeAll(async () => {
+    browser = await launchBrowser();
+  });
+
+  afterAll(async () => {
+    await browser?.close();
+  });
+
+  test("the overview has guests with state, features and rings, endpoints, and charts that move", async () => {
+    const { url, connect, endpoint } = await testBridge();
+    await endpoint("sink");
+    const page = await openDashboard(browser, url);
+    const guest = page.getByRole("row").filter({ hasText: "RPMSG_F_NS" });
+    await guest.waitFor();
+    expect(await guest.textContent()).toMatch(
+      /demo\s*attached\s*1\s*to guest 0\/256\s*from guest 0\/256\s*emulated/,
+    );
+    for (const name of ["echo", "tty", "sensor", "source", "sink"]) await rowOf(page, name).waitFor();
+    expect(await rowOf(page, "echo").textContent()).toMatch(/connected\s*guest\s*1024 \(0x400\)\s*0/);
+
+    const client = await connect("/ws/v1/demo/source");
+    client.send("100000 8");
+    // Its rate, and its client.
+    await page.waitForFunction(() => {
+      const cells = [...document.querySelectorAll("tbody tr")]
+        .find((row) => row.textContent?.includes("/source"))
+        ?.querySelectorAll("td");
+      return cells?.[3]?.textContent === "1" && /[1-9]/.test(cells[4]?.textContent ?? "");
+    });
+    const charts = page.getByRole("img", {
+      name: /^Messages\/s: from guests [\d.,]+( k)?, to guests [\d.,]+/,
+    });
+    await charts.waitFor();
+    await page.getByRole("img", { name: /^Bytes\/s: from guests [\d.,]+ k?M?B/ }).waitFor();
+    await page.getByRole("img", { name: /^Latency: median [\d.,]+ (µs|ms)/ }).waitFor();
+    expect(await page.locator(".charts canvas").count()).toBe(3);
+    client.socket.terminate();
+    expectNoComplaints(page);
+  });
+
+  test("what is announced, reset and withdrawn shows as it happens", async () => {
+    const { url, bridge } = await testBridge();
+    const page = await openDashboard(browser, url);
+    await rowOf(page, "echo").waitFor();
+    const port = bridge.declare("demo", { name: "late", ns: "down" });
+    await rowOf(page, "late").waitFor();
+    bridge.withdraw(port);
+    await rowOf(page, "late").waitFor({ state: "detached" });
+    await page.getByRole("searchbox", { name: "Filter endpoints" }).fill("sens");
+    await rowOf(page, "echo").waitFor({ state: "detached" });
+    expect(await page.locator("tbody tr a[href*='/ws/']").count()).toBe(1);
+  });
+
+  test("a guest's page announces services of the host, says what is wrong, and they are withdrawn again", async () => {
+    const { url, endpoints } = await testBridge();
+    const page = await openDashboard(browser, `${url}/#/guests/demo`);
+    await page.getByRole("heading", { name: "demo" }).waitFor();
+    await page.getByText("response 256, request 256 entries").waitFor();
+    const form = page.locator("form", { hasText: "Who announces it" });
+    await form.getByLabel("Name", { exact: true }).fill("news");
+    await form.getByLabel("Address").fill("0x410");
+    await form.getByRole("button", { name: "Announce" }).click();
+    await page.getByText("Announced news").waitFor();
+    await rowOf(page, "news").waitFor();
+    // The address is taken now.
+    await form.getByLabel("Name", { exact: true }).fill("other");
+    await form.getByLabel("Address").fill("1040");
+    await form.getByRole("button", { name: "Announce" }).click();
+    await page.getByText("(address-in-use)").waitFor();
+    await page.getByText("Choose another address, or none.").waitFor();
+
+    await page.getByRole("link", { name: "news" }).first().click();
+    await page.getByRole("button", { name: "Withdraw" }).click();
+    await page.getByText("Its clients are closed.").waitFor();
+    await page.getByRole("button", { name: "Keep it" }).click();
+    await page.getByRole("button", { name: "Withdraw" }).click();
+    await page.getByRole("button", { name: "Withdraw for good" }).click();
+    await page.getByRole("heading", { name: "Guests" }).waitFor();
+    await rowOf(page, "news").waitFor({ state: "detached" });
+    expect((await endpoints()).map(({ name }) => name)).not.toContain("news");
+    expectNoComplaints(page);
+  });
+
+  test("the console sends text, bytes and files, shows them in three ways, finds, stops and saves them", async () => {
+    const { url } = await testBridge();
+    const page = await openDashboard(browser, `${url}/#/ws/v1/demo/echo`);
+    const log = page.getByRole("listbox", { name: "Messages" });
+    const field = page.getByRole("textbox", { name: "Message", exact: true });
+    await field.fill('{"a": [1, 2]}');
+    await field.press("Enter");
+    await page.getByText(/^sent in [\d.]+ ms$/).waitFor();
+    await page.locator(".row.from").waitFor();
+    const lines = () => log.locator(".payload").allTextContents();
+    expect(await lines()).toEqual(['{"a": [1, 2]}', '{"a": [1, 2]}']);
+    await page.getByText("json", { exact: true }).click();
+    expect(await lines()).toEqual(['{"a":[1,2]}', '{"a":[1,2]}']);
+    await page.locator(".row.from").click();
+    expect(await page.locator(".detail pre").textContent()).toBe('{\n  "a": [\n    1,\n    2\n  ]\n}');
+    await page.getByText("hex", { exact: true }).first().click();
+    expect(await lines()).toEqual([
+      "7b 22 61 22 3a 20 5b 31 2c 20 32 5d 7d",
+      "7b 22 61 22 3a 20 5b 31 2c 20 32 5d 7d",
+    ]);
+    expect(await page.locator(".detail pre").textContent()).toMatch(
+      /^0000 {2}7b 22 .* {2}\{"a": \[1, 2\]\}$/,
+    );
+
+    // Bytes, that are no text.
+    await page.getByRole("radio", { name: "hex" }).nth(1).check({ force: true });
+    await field.fill("ff 0");
+    await field.press("Enter");
+    await page.getByText("not hexadecimal").waitFor();
+    await field.fill("ff 00 0A");
+    await field.press("Enter");
+    await expect.poll(lines).toContain("ff 00 0a");
+    await page.getByRole("radio", { name: "text" }).nth(1).check({ force: true });
+
+    // Again and again, and the line of before.
+    await field.fill("tick");
+    await page.getByRole("spinbutton", { name: "times" }).fill("3");
+    await page.getByRole("spinbutton", { name: /every/ }).fill("1");
+    await page.getByRole("button", { name: "Send" }).click();
+    await page.getByText("sent 3 of 3").waitFor();
+    await expect.poll(async () => (await tally(page)).total).toBe(10);
+    await page.getByRole("spinbutton", { name: "times" }).fill("1");
+    await field.fill("");
+    await field.press("ArrowUp");
+    expect(await field.inputValue()).toBe("tick");
+
+    // A file in as many messages as it needs.
+    await page.getByRole("radio", { name: "file" }).check({ force: true });
+    const bytes = Buffer.from(Array.from({ length: 1000 }, (_, i) => i & 0xff));
+    await page
+      .getByLabel("File to send")
+      .setInputFiles({ name: "f.bin", mimeType: "application/octet-stream", buffer: bytes });
+    await page.getByRole("button", { name: "Send" }).click();
+    await page.getByText("sent 3 of 3").waitFor();
+    await expect.poll(async () => (await tally(page)).total).toBe(16);
+
+    // Found, stopped, saved.
+    await page.getByText("text", { exact: true }).first().click();
+    await page.getByRole("searchbox", { name: "Search messages" }).fill("TICK");
+    await expect.poll(async () => (await tally(page)).shown).toBe(6);
+    await page.getByRole("searchbox", { name: "Search messages" }).fill("");
+    await page.getByRole("button", { name: "Pause" }).click();
+    await page.getByRole("radio", { name: "text" }).nth(1).check({ force: true });
+    await field.fill("unseen");
+    await field.press("Enter");
+    await expect.poll(async () => (await tally(page)).total).toBe(18);
+    expect([(await tally(page)).shown, (await lines()).includes("unseen")]).toEqual([16, false]);
+    await page.getByRole("button", { name: "Pause" }).click();
+    await expect.poll(lines).toContain("unseen");
+    const [download] = await Promise.all([
+      page.waitForEvent("download"),
+      page.getByRole("button", { name: "Save" }).click(),
+    ]);
+    const saved = readFileSync(await download.path(), "utf8")
+      .trimEnd()
+      .split("\n");
+    expect(download.suggestedFilename()).toBe("demo-echo.jsonl");
+    expect(saved.map((line) => (JSON.parse(line) as { number: number }).number)).toEqual(
+      Array.from({ length: 18 }, (_, i) => i + 1),
+    );
+    expect(JSON.parse(saved[0] ?? "")).toMatchObject({ kind: "to", length: 13, text: '{"a": [1, 2]}' });
+
+    // Too long.
+    await field.fill("x".repeat(497));
+    await field.press("Enter");
+    await page.getByText("(too-large)").waitFor();
+    await page.getByText("Send at most `mtu` bytes.").waitFor();
+    expectNoComplaints(page);
+  });
+
+  test("of very many messages the console shows a sample, says so, counts all, and goes on answering", async () => {
+    const { url } = await testBridge();
+    const page = await openDashboard(browser, `${url}/#/ws/v1/demo/source?view=console`);
+    const field = page.getByRole("textbox", { name: "Message", exact: true });
+    const COUNT = 20_000;
+    await field.fill(`${COUNT} 16`);
+    await field.press("Enter");
+    await page.getByText("a sample: of more than 500 a second").waitFor();
+    // While they come.
+    await page.getByRole("tab", { name: "connect" }).click();
+    await page.getByRole("heading", { name: "wscat" }).waitFor();
+    await page.getByRole("tab", { name: "console" }).click();
+    const dropped = async (): Promise<number> => {
+      const notes = await page.locator(".row.note .payload").allTextContents();
+      return notes.reduce((sum, note) => sum + Number(/dropped (\d+) messages/.exec(note)?.[1] ?? 0), 0);
+    };
+    await expect
+      .poll(async () => (await tally(page)).total + (await dropped()), { timeout: 30_000 })
+      .toBe(COUNT + 1);
+    expect((await tally(page)).shown).toBeLessThan(COUNT / 2);
+  });
+
+  test("a terminal talks to a line shell, in colours, and the keyboard comes out of it", async () => {
+    const { url } = await testBridge();
+    const page = await openDashboard(browser, `${url}/#/ws/v1/demo/tty`);
+    const rows = page.locator(".xterm-rows");
+    await rows.waitFor();
+    await page.keyboard.type("uname");
+    await page.keyboard.press("Enter");
+    await page.locator(".xterm-rows", { hasText: "rpmsg-bridge emulated guest, profile linux" }).waitFor();
+    // What xterm puts in style elements is in force.
+    const [family, height] = await rows.evaluate((element) => {
+      const row = getComputedStyle(element.firstElementChild as Element);
+      return [getComputedStyle(element).fontFamily, Number.parseFloat(row.height)];
+    });
+    expect(family).toContain("monospace");
+    expect(height).toBeGreaterThan(10);
+    await page.keyboard.press("Shift+Tab");
+    expect(await page.evaluate(() => document.activeElement?.getAttribute("role"))).toBe("tab");
+    expectNoComplaints(page);
+
+    // An echo of what a terminal takes for a colour of 24 bits.
+    const other = await openDashboard(browser, `${url}/#/ws/v1/demo/echo?view=terminal`);
+    await other.locator(".xterm-rows").waitFor();
+    await other.keyboard.press("Escape");
+    await other.keyboard.type("[38;2;200;10;20mred");
+    await other.locator(".xterm-rows", { hasText: "red" }).waitFor();
+    const colour = await other
+      .locator(".xterm-rows span", { hasText: "red" })
+      .evaluate((each) => getComputedStyle(each).color);
+    expect(colour).toBe("rgb(200, 10, 20)");
+    expectNoComplaints(other);
+  });
+
+  test("the sensor draws itself, a chart a field, and says how much of it is drawn", async () => {
+    const { url, endpoint } = await testBridge();
+    const page = await openDashboard(browser, `${url}/#/ws/v1/demo/sensor`);
+    await page.getByRole("img", { name: /^temperature: now 2[0-9.]+$/ }).waitFor();
+    await page.getByRole("img", { name: /^pressure: now 1,01[0-9.]+$/ }).waitFor();
+    await expect.poll(() => page.locator(".charts canvas").count()).toBe(2);
+    expect((await tally(page)).total).toBeGreaterThanOrEqual((await tally(page)).shown);
+    // What counts is there, and drawn when it is asked for.
+    await page.getByRole("checkbox", { name: "seq" }).check();
+    await page.getByRole("img", { name: /^seq: now \d+$/ }).waitFor();
+    await page.getByRole("checkbox", { name: "pressure" }).uncheck();
+    await page.getByRole("img", { name: /^pressure/ }).waitFor({ state: "detached" });
+    expectNoComplaints(page);
+    // It is told to stop when nobody looks any more.
+    await page.goto(`${url}/#/`);
+    await endpoint("sensor", ({ clients }) => clients === 0);
+  });
+
+  test("lines to copy have this bridge, this endpoint, and the guest's socket", async () => {
+    const { url } = await testBridge();
+    const page = await openDashboard(browser, `${url}/#/ws/v1/demo/echo?view=connect`, {
+      permissions: ["clipboard-read", "clipboard-write"],
+    });
+    await page.getByRole("button", { name: "Copy the wscat line" }).click();
+    await page.getByText("Copied").waitFor();
+    const copied = await page.evaluate(() => navigator.clipboard.readText());
+    expect(copied).toBe(`npx wscat -c ${url.replace("http", "ws")}/ws/v1/demo/echo`);
+    const all = (await page.locator("pre").allTextContents()).join("\n");
+    expect(all).toContain(`${url}/api/v1/guests/demo/endpoints/e1/messages`);
+    expect(all).toContain('import { connect } from "rpmsg-bridge/client";');
+    expect(all).toContain(`npx rpmsg-bridge connect --url ${url}/ demo/echo`);
+  });
+
+  test("names and payloads are text, whatever is in them", async () => {
+    const { url, bridge } = await testBridge();
+    const nasty = "<img src=x onerror=a()>\u202e\"'";
+    bridge.declare("demo", { name: Buffer.from(nasty).toString("latin1"), ns: "down" });
+    const page = await openDashboard(browser, url);
+    const link = page.getByRole("link", { name: "<img src=x onerror=a()>\\u202e\"'" });
+    await link.click();
+    await page.getByRole("heading", { name: "<img src=x onerror=a()>" }).waitFor();
+    await page.getByRole("tab", { name: "connect" }).click();
+    await page.getByRole("heading", { name: "curl" }).waitFor();
+    await page.goto(`${url}/#/ws/v1/demo/echo?view=console`);
+    const field = page.getByRole("textbox", { name: "Message", exact: true });
+    await field.fill("<b id=evil>\u202e</b>");
+    await field.press("Enter");
+    await page.locator(".row.from", { hasText: "<b id=evil>\\u202e</b>" }).waitFor();
+    expect(await page.locator("img, #evil").count()).toBe(0);
+    expectNoComplaints(page);
+  });
+
+  test("a bridge that goes away is told, with what to do, and found again", async () => {
+    const { url, close } = await testBridge({ listen: "127.0.0.1:0" });
+    const page = await openDashboard(browser, url);
+    await rowOf(page, "echo").waitFor();
+    await close();
+    await page.getByText("(unreachable)").waitFor();
+    await page.getByText("See whether the bridge runs").waitFor();
+    expect(await page.getByRole("status").first().textContent()).toBe("no answer");
+  });
+
+  test("a guest and an endpoint that are not there are told", async () => {
+    const { url } = await testBridge();
+    const page = await openDashboard(browser, `${url}/#/guests/nobody`);
+    await page.getByText("There is no such guest").waitFor();
+    await page.goto(`${url}/#/ws/v1/demo/nothing`);
+    await page.getByText("There is no such endpoint now").waitFor();
+  });
+
+  test.each([
+    "#/",
+    "#/guests/demo",
+    "#/ws/v1/demo/echo",
+    "#/ws/v1/demo/tty",
+    "#/ws/v1/demo/sensor",
+    "#/ws/v1/demo/echo?view=connect",
+  ])("%s fits in 360 pixels", async (place) => {
+    const { url, endpoint } = await testBridge();
+    await endpoint("sensor");
+    const page = await openDashboard(browser, `${url}/${place}`, { viewport: { width: 360, height: 640 } });
+    await page.locator("h1, h2").first().waitFor({ state: "attached" });
+    await page.getByRole("status").filter({ hasText: "live" }).waitFor();
+    if (place.endsWith("tty")) await page.locator(".xterm-rows").waitFor();
+    if (place.endsWith("sensor")) await page.locator("canvas").first().waitFor();
+    await expectNoOverflow(page);
+  });
+
+  test("the keyboard alone gets to an endpoint, through its views, and sends", async () => {
+    const { url, endpoint } = await testBridge();
+    await endpoint("echo");
+    const page = await openDashboard(browser, url);
+    await rowOf(page, "echo").waitFor();
+    const focused = () => page.evaluate(() => document.activeElement?.textContent ?? "");
+    await page.keyboard.press("Tab");
+    expect(await focused()).toBe("Skip to the content");
+    await page.keyboard.press("Enter");
+    for (let i = 0; i < 20 && (await focused()) !== "echo"; i++) await page.keyboard.press("Tab");
+    const outline = await page.evaluate(
+      () => getComputedStyle(document.activeElement as Element).outlineWidth,
+    );
+    expect(outline).toBe("2px");
+    await page.keyboard.press("Enter");
+    const tab = page.getByRole("tab", { name: "console" });
+    await tab.waitFor();
+    for (let i = 0; i < 20 && (await focused()) !== "console"; i++) await page.keyboard.press("Tab");
+    await page.keyboard.press("ArrowLeft");
+    await page.getByRole("heading", { name: "wscat" }).waitFor();
+    await page.keyboard.press("ArrowRight");
+    await page.getByRole("textbox", { name: "Message", exact: true }).focus();
+    await page.keyboard.type("keys");
+    await page.keyboard.press("Enter");
+    await page.locator(".row.from", { hasText: "keys" }).waitFor();
+    await page.getByRole("listbox").focus();
+    await page.keyboard.press("ArrowUp");
+    await page.getByRole("region", { name: "The selected message" }).waitFor();
+  });
+});
