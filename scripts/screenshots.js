@@ -10,7 +10,7 @@ import { WebSocket } from "ws";
 import { connect } from "../dist/client/index.js";
 
 const SECONDS = 40;
-const size = { width: 1120, height: 760 };
+const size = { width: 1120, height: 660 };
 const folder = fileURLToPath(new URL("../docs/images/", import.meta.url));
 mkdirSync(folder, { recursive: true });
 

@@ -3,6 +3,10 @@ import "uplot/dist/uPlot.min.css";
 import { colour } from "./colours.ts";
 import type { Columns } from "./series.ts";
 
+function timeOfDay(seconds: number): string {
+  return new Date(seconds * 1000).toTimeString().slice(0, 8);
+}
+
 /** What is drawn. */
 export interface ChartOptions {
   /** Names of colours, one a line. */
@@ -39,9 +43,13 @@ export class ChartEngine {
         height,
         legend: { show: false },
         cursor: { y: false, drag: { x: false, y: false }, points: { size: 5 } },
-        scales: { x: { time: true }, y: { range } },
+        scales: {
+          // One point has no extent.
+          x: { time: true, range: (_plot, low, high) => [low, Math.max(high, low + 1)] },
+          y: { range },
+        },
         axes: [
-          { ...axis, size: 26 },
+          { ...axis, size: 26, space: 70, values: (_plot, ticks) => ticks.map(timeOfDay) },
           { ...axis, size: 54, values: (_plot, ticks) => ticks.map(label) },
         ],
         series: [

@@ -57,6 +57,10 @@ describe("resources", () => {
       { response: 256, request: 256 },
       { response: 16, request: 16 },
     ]);
+    // Nothing waits but the guests' buffers.
+    expect(guests.map((each) => each.waiting)).toEqual(
+      guests.map(({ queues }) => ({ response: queues?.response, request: 0 })),
+    );
     expect(guests[0]?.features).toContain("RPMSG_F_NS");
     const { body: one } = await api.get("/api/v1/guests/b").expect(200);
     expect(Guest.strict().parse(one)).toMatchObject({ name: "b", queues: { response: 16, request: 16 } });

@@ -28,13 +28,15 @@ export function expectNoComplaints(page: Page): void {
   expect(complaints.get(page)).toEqual([]);
 }
 
-/** Everything fits in the width of the page. */
-export async function expectNoOverflow(page: Page): Promise<void> {
-  const [content, width] = await page.evaluate(() => [
-    document.documentElement.scrollWidth,
-    document.documentElement.clientWidth,
-  ]);
-  expect(content).toBeLessThanOrEqual(width as number);
+/** Elements that stand out of the page's width on the right, where the page can be scrolled there. */
+export function overflow(page: Page): Promise<string[]> {
+  return page.evaluate(() => {
+    const { scrollWidth, clientWidth } = document.documentElement;
+    if (scrollWidth <= clientWidth) return [];
+    return [...document.querySelectorAll("*")]
+      .filter((element) => element.getBoundingClientRect().right > clientWidth)
+      .map(({ tagName, className }) => `${tagName}.${String(className)}`);
+  });
 }
 
 /** The console's count of messages: those that are shown, and all. */

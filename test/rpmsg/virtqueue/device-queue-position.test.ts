@@ -65,3 +65,24 @@ describe("the position of a device queue", () => {
     expect(codeOf(() => ring.device(base).peek())).toBe("avail-index-jump");
   });
 });
+
+describe("what waits in a device queue", () => {
+  it("is what the driver made available and was not taken yet, over the end of 16 bits too", () => {
+    const ring = new RawRing({ size: 4, start: 0xfffe });
+    for (const index of [0, 1, 2, 3]) ring.describe(index, { address: ring.buffer(0), length: 8 });
+    const queue = ring.device();
+    expect(queue.waiting).toBe(0);
+    ring.offer(0, 1, 2, 3);
+    expect(queue.waiting).toBe(4);
+    queue.peek();
+    expect(queue.waiting).toBe(4);
+    queue.complete(0);
+    expect(queue.waiting).toBe(3);
+  });
+
+  it("is nothing where the driver's index says nothing", () => {
+    const ring = new RawRing({ size: 4 });
+    ring.setAvailableIndex(9);
+    expect(ring.device(0).waiting).toBe(0);
+  });
+});
