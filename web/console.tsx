@@ -89,6 +89,8 @@ export function Console({ talk }: { talk: Talk }): JSX.Element {
         {history.sampledOut > 0 &&
           `; a sample: of more than ${number((KEPT_A_WINDOW * 1000) / WINDOW)} a second ${number(history.sampledOut)} were only counted`}
         {history.total - history.sampledOut > MOST_KEPT && `; the latest ${number(MOST_KEPT)} are kept`}
+        {talk.dropped.value > 0 &&
+          `; ${number(talk.dropped.value)} more were dropped on their way: this page is too slow for them`}
         {paused.value !== undefined && "; paused"}
       </p>
       <Rows

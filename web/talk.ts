@@ -21,6 +21,8 @@ export class Talk {
   readonly trouble = signal<Trouble | undefined>(undefined);
   /** What became of the last message that failed. */
   readonly failure = signal<Trouble | undefined>(undefined);
+  /** Messages that never came, since this page was too slow for them. */
+  readonly dropped = signal(0);
   /** Grows when `history` has changed, a few times a second. */
   readonly changes = signal(0);
   readonly #listeners = new Set<(message: Message) => void>();
@@ -117,6 +119,7 @@ export class Talk {
       note(previous === current ? `a new session${lost}` : `generation ${previous} → ${current}${lost}`);
     });
     channel.on("dropped", ({ count, by }) => {
+      this.dropped.value += count ?? 0;
       const many = count === undefined ? "messages" : `${count} messages`;
       note(
         by === "bridge" ? `the bridge dropped ${many}: this page is too slow` : `this page dropped ${many}`,
