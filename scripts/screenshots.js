@@ -44,7 +44,7 @@ try {
   for (let tick = 0; tick < SECONDS * 10; tick++) {
     const count = Math.round(12 + 9 * Math.sin(tick / 40) + 6 * Math.random());
     const sent = [];
-    for (let i = 0; i < count; i++) sent.push(echo.send(`reading ${i}`), i % 3 === 0 && sink.send("counted"));
+    for (let i = 0; i < count; i++) sent.push((i % 3 === 0 ? sink : echo).send(`reading ${i}`));
     await Promise.all(sent);
     await new Promise((resolve) => setTimeout(resolve, 100));
   }

@@ -6,19 +6,23 @@
  * For xterm.js, which makes style elements for its colours and sizes, and attributes for 24-bit colours.
  */
 export function adoptStyles(document: Document): void {
-  const create = document.createElement.bind(document) as (name: string, options?: object) => HTMLElement;
-  document.createElement = ((name: string, options?: object) => {
+  const create: (name: string, options?: object) => HTMLElement = document.createElement.bind(document);
+  document.createElement = (name: string, options?: object) => {
     if (name === "style") return sheetElement(document, create("template"));
     const element = create(name, options);
     if (name === "span") styleByScript(element);
     return element;
-  }) as typeof document.createElement;
+  };
 }
 
 function sheetElement(document: Document, element: HTMLElement): HTMLElement {
   const sheet = new CSSStyleSheet();
   document.adoptedStyleSheets.push(sheet);
-  Object.defineProperty(element, "textContent", { set: (text: string) => sheet.replaceSync(text) });
+  Object.defineProperty(element, "textContent", {
+    set(text: string) {
+      sheet.replaceSync(text);
+    },
+  });
   const remove = element.remove.bind(element);
   element.remove = () => {
     document.adoptedStyleSheets = document.adoptedStyleSheets.filter((each) => each !== sheet);

@@ -19,18 +19,20 @@ const modes = {
 export function AnnounceForm({ guest }: { guest: string }): JSX.Element {
   const made = useSignal<Endpoint | undefined>(undefined);
   const trouble = useSignal<Trouble | undefined>(undefined);
-  const submit = async (form: HTMLFormElement): Promise<void> => {
-    const fields = new FormData(form);
-    const address = String(fields.get("address") ?? "").trim();
+  const name = useSignal("");
+  const address = useSignal("");
+  const ns = useSignal<keyof typeof modes>("down");
+  const submit = async (): Promise<void> => {
     const declaration: Partial<EndpointDeclaration> = {
-      name: String(fields.get("name")),
-      ns: fields.get("ns") as keyof typeof modes,
-      ...(address !== "" && { address: Number(address) }),
+      name: name.value,
+      ns: ns.value,
+      ...(address.value.trim() !== "" && { address: Number(address.value) }),
     };
     try {
       made.value = await announce(guest, declaration);
       trouble.value = undefined;
-      form.reset();
+      name.value = "";
+      address.value = "";
     } catch (error) {
       made.value = undefined;
       trouble.value = troubleOf(error);
@@ -43,20 +45,42 @@ export function AnnounceForm({ guest }: { guest: string }): JSX.Element {
         class="fields"
         onSubmit={(event) => {
           event.preventDefault();
-          void submit(event.currentTarget);
+          void submit();
         }}
       >
         <label class="field">
           Name
-          <input name="name" required maxLength={31} autocomplete="off" placeholder="rpmsg-raw" />
+          <input
+            required
+            maxLength={31}
+            autocomplete="off"
+            placeholder="rpmsg-raw"
+            value={name}
+            onInput={({ currentTarget }) => {
+              name.value = currentTarget.value;
+            }}
+          />
         </label>
         <label class="field">
           Address (optional)
-          <input name="address" pattern="\d+|0x[0-9a-fA-F]+" autocomplete="off" placeholder="1040 or 0x410" />
+          <input
+            pattern="\d+|0x[0-9a-fA-F]+"
+            autocomplete="off"
+            placeholder="1040 or 0x410"
+            value={address}
+            onInput={({ currentTarget }) => {
+              address.value = currentTarget.value;
+            }}
+          />
         </label>
         <label class="field">
           Who announces it
-          <select name="ns">
+          <select
+            value={ns}
+            onChange={({ currentTarget }) => {
+              ns.value = currentTarget.value as keyof typeof modes;
+            }}
+          >
             {Object.entries(modes).map(([mode, text]) => (
               <option key={mode} value={mode}>
                 {mode}: {text}

@@ -3,8 +3,9 @@ import "uplot/dist/uPlot.min.css";
 import { colour } from "./colours.ts";
 import type { Columns } from "./series.ts";
 
+/** Of a chart that is empty yet the axis is that of 1970. */
 function timeOfDay(seconds: number): string {
-  return new Date(seconds * 1000).toTimeString().slice(0, 8);
+  return seconds < 1e9 ? "" : new Date(seconds * 1000).toTimeString().slice(0, 8);
 }
 
 /** What is drawn. */

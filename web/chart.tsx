@@ -33,10 +33,12 @@ export function Chart(props: ChartProps): JSX.Element {
     void import("./chart-engine.ts").then(({ ChartEngine: Engine }) => {
       if (gone || place.current === null) return;
       const colours = lines.map((_, i) => COLOURS[i % COLOURS.length] as string);
-      const onPoint = (row: number | null): void => {
-        pointed.value = row;
-      };
-      engine.current = new Engine(place.current, { colours, height, label, onPoint, fromZero });
+      engine.current = new Engine(place.current, {
+        ...{ colours, height, label, fromZero },
+        onPoint: (row) => {
+          pointed.value = row;
+        },
+      });
       engine.current.draw(latest.current);
     });
     return () => {

@@ -67,7 +67,7 @@ export function EndpointTable({
               <th scope="col" class="wide">
                 Address
               </th>
-              <th scope="col" class="n">
+              <th scope="col" class="n wide">
                 Clients
               </th>
               <th scope="col" class="n">
@@ -121,7 +121,7 @@ function Row({ endpoint, withGuest }: { endpoint: Endpoint; withGuest: boolean }
       </td>
       <td class="wide">{origin}</td>
       <td class="wide">{address(endpoint.address)}</td>
-      <td class="n">{number(clients)}</td>
+      <td class="n wide">{number(clients)}</td>
       <td class="n">{rate(both)}</td>
       <td class="wide">
         <Spark values={recent} />

@@ -27,10 +27,13 @@ export function address(value: number | null | undefined): string {
   return value === null || value === undefined ? "–" : `${value} (0x${value.toString(16)})`;
 }
 
+function two(value: number): string {
+  return String(value).padStart(2, "0");
+}
+
 /** Time of day with milliseconds. */
 export function clock(at: number): string {
   const date = new Date(at);
-  const two = (value: number): string => String(value).padStart(2, "0");
   const milliseconds = String(date.getMilliseconds()).padStart(3, "0");
   return `${two(date.getHours())}:${two(date.getMinutes())}:${two(date.getSeconds())}.${milliseconds}`;
 }

@@ -88,12 +88,12 @@ async function run(refused?: Trouble): Promise<void> {
 }
 
 /** Events say what there is, and in which state. */
-async function follow(signal: AbortSignal): Promise<void> {
-  const view = watch(bridge, { ...credentials(), signal, reconnect: { initial: true } });
+async function follow(end: AbortSignal): Promise<void> {
+  const view = watch(bridge, { ...credentials(), signal: end, reconnect: { initial: true } });
   let timer: ReturnType<typeof setTimeout> | undefined;
   const show = (): void => {
     timer = undefined;
-    if (signal.aborted) return;
+    if (end.aborted) return;
     batch(() => {
       guests.value = [...view.guests.values()];
       endpoints.value = [...view.endpoints.values()];
@@ -110,17 +110,17 @@ async function follow(signal: AbortSignal): Promise<void> {
 }
 
 /** Counters alone are no events: they are asked for. */
-async function count(signal: AbortSignal): Promise<void> {
-  await regularly(PERIOD, signal, async () => {
+async function count(end: AbortSignal): Promise<void> {
+  await regularly(PERIOD, end, async () => {
     try {
-      const options = { ...credentials(), signal };
+      const options = { ...credentials(), signal: end };
       const [someGuests, someEndpoints] = await Promise.all([
         fetchGuests(bridge, options),
         list(bridge, options),
       ]);
       take(performance.timeOrigin + performance.now(), someGuests, someEndpoints);
     } catch (error) {
-      if (signal.aborted || isUnauthorized(error)) throw error;
+      if (end.aborted || isUnauthorized(error)) throw error;
       batch(() => {
         link.value = "lost";
         linkTrouble.value = troubleOf(error);
@@ -171,8 +171,8 @@ function take(now: number, newGuests: readonly Guest[], newEndpoints: readonly E
 }
 
 /** How long messages take, by the bridge's own histogram. */
-async function measure(signal: AbortSignal): Promise<void> {
-  await regularly(METRICS_PERIOD, signal, async () => {
+async function measure(end: AbortSignal): Promise<void> {
+  await regularly(METRICS_PERIOD, end, async () => {
     try {
       const found = bucketsOf(await metrics(), HISTOGRAM) ?? [];
       const recent = since(buckets ?? found, found);
@@ -187,33 +187,34 @@ async function measure(signal: AbortSignal): Promise<void> {
       ]);
       latencyTrouble.value = undefined;
     } catch (error) {
-      // Whether there is a token at all `count` finds out.
-      latencyTrouble.value = troubleOf(error);
+      // Whether there is a bridge, and a token, `count` finds out.
+      const trouble = troubleOf(error);
+      latencyTrouble.value = trouble.code === "forbidden" ? trouble : undefined;
     }
   });
 }
 
 /** Does something again and again, while the page is seen, and no more often than its cost allows. */
-async function regularly(period: number, signal: AbortSignal, action: () => Promise<void>): Promise<void> {
-  while (!signal.aborted) {
+async function regularly(period: number, end: AbortSignal, action: () => Promise<void>): Promise<void> {
+  while (!end.aborted) {
     const start = performance.now();
     if (!document.hidden) await action();
     const took = performance.now() - start;
-    await pause(Math.max(period - took, took * SHARE), signal);
+    await pause(Math.max(period - took, took * SHARE), end);
   }
 }
 
 /** Waits; the page's coming to sight ends it early. */
-function pause(milliseconds: number, signal: AbortSignal): Promise<void> {
+function pause(milliseconds: number, end: AbortSignal): Promise<void> {
   return new Promise((resolve) => {
-    const end = (): void => {
+    const done = (): void => {
       clearTimeout(timer);
-      signal.removeEventListener("abort", end);
-      document.removeEventListener("visibilitychange", end);
+      end.removeEventListener("abort", done);
+      document.removeEventListener("visibilitychange", done);
       resolve();
     };
-    const timer = setTimeout(end, milliseconds);
-    signal.addEventListener("abort", end);
-    document.addEventListener("visibilitychange", end);
+    const timer = setTimeout(done, milliseconds);
+    end.addEventListener("abort", done);
+    document.addEventListener("visibilitychange", done);
   });
 }

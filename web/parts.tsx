@@ -1,6 +1,5 @@
 import { useSignal } from "@preact/signals";
 import type { ComponentChildren, JSX } from "preact";
-import type { Endpoint, Guest } from "../schemas/index.ts";
 import type { Line } from "./lines.ts";
 import type { Trouble } from "./trouble.ts";
 
@@ -19,7 +18,7 @@ export function TroubleNote({ trouble }: { trouble: Trouble | undefined }): JSX.
 }
 
 /** A state, with a mark that says the same without colour. */
-export function StateMark({ state }: { state: Guest["state"] | Endpoint["state"] | string }): JSX.Element {
+export function StateMark({ state }: { state: string }): JSX.Element {
   return (
     <span class={`state state-${state}`}>
       <span class="dot" aria-hidden="true" />

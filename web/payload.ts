@@ -26,7 +26,7 @@ export function printable(text: string): string {
   );
 }
 
-export function textOf(data: Uint8Array): string {
+function textOf(data: Uint8Array): string {
   return lenient.decode(data);
 }
 

@@ -34,10 +34,11 @@ export function endpointAddress(path: string, tab?: Tab): string {
 
 export const route = signal<Route>({ page: "overview" });
 
+function follow(): void {
+  route.value = parseRoute(location.hash);
+}
+
 export function followAddress(): void {
-  const follow = (): void => {
-    route.value = parseRoute(location.hash);
-  };
   addEventListener("hashchange", follow);
   follow();
 }

@@ -34,7 +34,7 @@ export function TerminalView({ talk }: { talk: Talk }): JSX.Element {
   useEffect(() => screen.current?.repaint(), [painted]);
   return (
     <>
-      <div class="terminal" ref={place} />
+      <div class="screen" ref={place} />
       <p class="hint">
         Keys go to the guest as they are typed. Shift and Tab leave the terminal.
         {unseen.value > 0 && ` ${number(unseen.value)} bytes came too fast to be shown.`}

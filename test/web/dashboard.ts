@@ -35,7 +35,7 @@ export function overflow(page: Page): Promise<string[]> {
     if (scrollWidth <= clientWidth) return [];
     return [...document.querySelectorAll("*")]
       .filter((element) => element.getBoundingClientRect().right > clientWidth)
-      .map(({ tagName, className }) => `${tagName}.${String(className)}`);
+      .map(({ tagName, className }) => `${tagName}.${className}`);
   });
 }
 

@@ -2,6 +2,7 @@ import { readFileSync } from "node:fs";
 import type { Browser } from "playwright-core";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { launchBrowser, missingBrowser } from "../client/chromium.ts";
+import { Network } from "../client/stage.ts";
 import { testBridge } from "../server/support.ts";
 import { expectNoComplaints, openDashboard, overflow, rowOf, tally } from "./dashboard.ts";
 
@@ -296,14 +297,20 @@ describe.skipIf(missing !== undefined)(`the dashboard, in Chromium${why}`, { tim
     expectNoComplaints(page);
   });
 
-  test("a bridge that goes away is told, with what to do, and found again", async () => {
-    const { url, close } = await testBridge({ listen: "127.0.0.1:0" });
-    const page = await openDashboard(browser, url);
+  test("a bridge that does not answer is told, with what to do, and found again", async () => {
+    const { url } = await testBridge();
+    const network = await Network.open();
+    network.target = url;
+    const page = await openDashboard(browser, network.url);
     await rowOf(page, "echo").waitFor();
-    await close();
-    await page.getByText("(unreachable)").waitFor();
-    await page.getByText("See whether the bridge runs").waitFor();
+    network.target = "";
+    network.kill();
+    const told = page.getByRole("alert").filter({ hasText: "(unreachable)" });
+    await told.filter({ hasText: "See whether the bridge runs" }).waitFor();
     expect(await page.getByRole("status").first().textContent()).toBe("no answer");
+    network.target = url;
+    await told.waitFor({ state: "detached" });
+    await page.getByRole("status").filter({ hasText: "live" }).waitFor();
   });
 
   test("a guest and an endpoint that are not there are told", async () => {
@@ -312,6 +319,7 @@ describe.skipIf(missing !== undefined)(`the dashboard, in Chromium${why}`, { tim
     await page.getByText("There is no such guest").waitFor();
     await page.goto(`${url}/#/ws/v1/demo/nothing`);
     await page.getByText("There is no such endpoint now").waitFor();
+    expectNoComplaints(page);
   });
 
   test("every view fits in 360 pixels", async () => {
