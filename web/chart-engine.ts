@@ -3,6 +3,12 @@ import "uplot/dist/uPlot.min.css";
 import { colour } from "./colours.ts";
 import type { Columns } from "./series.ts";
 
+/** Of no point, and of one. */
+function extent(_plot: uPlot, low: number | null, high: number | null): uPlot.Range.MinMax {
+  const start = low ?? 0;
+  return [start, Math.max(high ?? 0, start + 1)];
+}
+
 /** Of a chart that is empty yet the axis is that of 1970. */
 function timeOfDay(seconds: number): string {
   return seconds < 1e9 ? "" : new Date(seconds * 1000).toTimeString().slice(0, 8);
@@ -45,8 +51,7 @@ export class ChartEngine {
         legend: { show: false },
         cursor: { y: false, drag: { x: false, y: false }, points: { size: 5 } },
         scales: {
-          // One point has no extent.
-          x: { time: true, range: (_plot, low, high) => [low, Math.max(high, low + 1)] },
+          x: { time: true, range: extent },
           y: { range },
         },
         axes: [
