@@ -8,8 +8,8 @@ import { count } from "./terminal.ts";
  * Says whether `serve` would take the file as its only source of configuration.
  * @throws ConfigError that names the key
  */
-export function checkConfig(file: string, { json }: { json?: boolean }): void {
-  const config = loadConfig({ config: file }, {});
+export async function checkConfig(file: string, { json }: { json?: boolean }): Promise<void> {
+  const config = await loadConfig({ config: file }, {});
   parseListen(config.listen);
   const guests = Object.values(config.guests);
   const endpoints = guests.reduce((sum, guest) => sum + guest.endpoints.length, 0);

@@ -18,7 +18,7 @@ import { stopSignal } from "./signals.ts";
 
 /** Runs the bridge until it is told to stop. One JSON line on standard output says when it is ready. */
 export async function serve(flags: ServeFlags & { successorOf?: string }): Promise<void> {
-  const config = loadConfig(flags, process.env);
+  const config = await loadConfig(flags, process.env);
   const address = parseListen(config.listen);
   // Standard output belongs to the line that says "listening".
   const logger = pino({ level: config.logLevel, base: null }, pino.destination(2));

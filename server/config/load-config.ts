@@ -1,5 +1,4 @@
 import { readFileSync } from "node:fs";
-import { parse } from "yaml";
 import type { Config, ConfigInput } from "../../schemas/index.ts";
 import { checkConfig } from "./check-config.ts";
 import { ConfigError } from "./config-error.ts";
@@ -24,9 +23,9 @@ type Tree = { -readonly [Key in keyof ConfigInput]: ConfigInput[Key] };
  * the emulated guest `demo`.
  * @throws ConfigError that names the key
  */
-export function loadConfig(flags: ServeFlags, environment: NodeJS.ProcessEnv): Config {
+export async function loadConfig(flags: ServeFlags, environment: NodeJS.ProcessEnv): Promise<Config> {
   const file = flags.config ?? environment["RPMSG_BRIDGE_CONFIG"];
-  const tree: Tree = file === undefined ? {} : readFile(file);
+  const tree: Tree = file === undefined ? {} : await readFile(file);
   applyEnvironment(tree, environment);
   if (flags.listen !== undefined) tree.listen = flags.listen;
   if (flags.auth === false) tree.auth = "none";
@@ -52,13 +51,15 @@ export function loadConfig(flags: ServeFlags, environment: NodeJS.ProcessEnv): C
   return checkConfig({ ...tree, guests });
 }
 
-function readFile(path: string): Tree {
+async function readFile(path: string): Promise<Tree> {
   let text: string;
   try {
     text = readFileSync(path, "utf8");
   } catch (error) {
     throw new ConfigError("config", `cannot read the file: ${(error as Error).message}`);
   }
+  // Loaded for a file only: it is a twentieth of the time to start.
+  const { parse } = await import("yaml");
   let content: unknown;
   try {
     content = parse(text);

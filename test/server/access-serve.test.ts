@@ -165,7 +165,7 @@ describe("rpmsg-bridge token", () => {
       made.push(await Command.run(["token", "--name", ...flags]));
     }
     writeFileSync(path, made.map(({ stdout }) => stdout).join(""));
-    const { tokens } = loadConfig({ config: path }, {});
+    const { tokens } = await loadConfig({ config: path }, {});
     const hashes = made.map(({ stderr }) => hashOf((stderr.match(TOKEN) ?? [])[0] ?? "").toString("hex"));
     const none = { list: [], read: [], write: [], announce: [], admin: [] };
     expect(tokens).toEqual(

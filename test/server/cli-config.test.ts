@@ -78,21 +78,24 @@ describe("rpmsg-bridge.example.yaml", () => {
   /** Comments that are keys lose their mark; the words of other comments do not begin with a key. */
   const uncommented = EXAMPLE.replaceAll(/^(\s*)# (\s*(?:- )?[A-Za-z]+:(?: .*)?)$/gm, "$1$2");
 
-  test("is right as it is, and with all keys that it comments out", () => {
+  test("is right as it is, and with all keys that it comments out", async () => {
     expect(uncommented).not.toBe(EXAMPLE);
-    expect(Object.keys(loadConfig({ config: file(EXAMPLE) }, {}).guests)).toEqual(["demo", "vm0"]);
-    expect(Object.keys(loadConfig({ config: file(uncommented) }, {}).guests)).toEqual(["demo", "vm0"]);
+    expect(Object.keys((await loadConfig({ config: file(EXAMPLE) }, {})).guests)).toEqual(["demo", "vm0"]);
+    expect(Object.keys((await loadConfig({ config: file(uncommented) }, {})).guests)).toEqual([
+      "demo",
+      "vm0",
+    ]);
   });
 
-  test("what it comments out is the default, or an example where there is none", () => {
-    const { guests, ...config } = loadConfig({ config: file(uncommented) }, {});
-    const { guests: _, ...defaults } = loadConfig({}, {});
+  test("what it comments out is the default, or an example where there is none", async () => {
+    const { guests, ...config } = await loadConfig({ config: file(uncommented) }, {});
+    const { guests: _, ...defaults } = await loadConfig({}, {});
     expect(defaults).toMatchObject({ tokens: [] });
     for (const key of ["handover", "socketMode", "tls"]) expect(defaults).not.toHaveProperty(key);
     const { handover, socketMode, tls, tokens } = config;
     expect([handover, socketMode, tls, tokens]).not.toContain(undefined);
     expect(config).toEqual({ ...defaults, handover, socketMode, tls, tokens });
-    const asItIs = loadConfig({ config: file(EXAMPLE) }, {}).guests;
+    const asItIs = (await loadConfig({ config: file(EXAMPLE) }, {})).guests;
     expect(guests["demo"]).toEqual({ ...asItIs["demo"], profile: "linux", path: "./my-guest.js" });
     expect({ ...guests["vm0"], endpoints: [] }).toEqual({ ...asItIs["vm0"], endpoints: [] });
   });

@@ -13,12 +13,12 @@ function file(text: string): string {
 }
 
 /** The configuration with this file. */
-function load(text: string, flags: ServeFlags = {}, environment: NodeJS.ProcessEnv = {}): Config {
+function load(text: string, flags: ServeFlags = {}, environment: NodeJS.ProcessEnv = {}): Promise<Config> {
   return loadConfig({ ...flags, config: file(text) }, environment);
 }
 
-test("with nothing given there is the guest demo on 127.0.0.1:8080, and every default", () => {
-  const config = loadConfig({}, {});
+test("with nothing given there is the guest demo on 127.0.0.1:8080, and every default", async () => {
+  const config = await loadConfig({}, {});
   expect(config).toEqual({
     listen: "127.0.0.1:8080",
     hosts: [],
@@ -68,34 +68,34 @@ test("with nothing given there is the guest demo on 127.0.0.1:8080, and every de
       logRate: { perSecond: 10, burst: 100 },
     },
   });
-  expect(load("")).toEqual(config);
-  expect(load("# nothing\n")).toEqual(config);
-  expect(load("guests: {}\nlimits: {}\n")).toEqual(config);
-  expect(loadConfig({ guest: [], announce: [] }, {})).toEqual(config);
+  expect(await load("")).toEqual(config);
+  expect(await load("# nothing\n")).toEqual(config);
+  expect(await load("guests: {}\nlimits: {}\n")).toEqual(config);
+  expect(await loadConfig({ guest: [], announce: [] }, {})).toEqual(config);
 });
 
-test("the example file is right, and the limits that it shows are the defaults", () => {
+test("the example file is right, and the limits that it shows are the defaults", async () => {
   const example = readFileSync(new URL("../../rpmsg-bridge.example.yaml", import.meta.url), "utf8");
-  const { guests } = load(example);
+  const { guests } = await load(example);
   expect(Object.keys(guests).length).toBeGreaterThan(0);
   const [, limits = ""] = /^(# limits:\n(?:# {3}.*\n?)*)/m.exec(example) ?? [];
-  expect(load(limits.replaceAll(/^# /gm, "")).limits).toEqual(loadConfig({}, {}).limits);
+  expect((await load(limits.replaceAll(/^# /gm, ""))).limits).toEqual((await loadConfig({}, {})).limits);
   expect(limits.split("\n").filter((line) => line.startsWith("#   "))).toHaveLength(36);
 });
 
 describe("flags go before the environment, that before the file, that before defaults", () => {
   const text = "listen: 127.0.0.1:1\nlogLevel: error\nhosts: [File.lab]\norigins: ['https://file.lab']\n";
 
-  test("listen", () => {
+  test("listen", async () => {
     const environment = { RPMSG_BRIDGE_LISTEN: "127.0.0.1:2" };
-    expect(load(text).listen).toBe("127.0.0.1:1");
-    expect(load(text, {}, environment).listen).toBe("127.0.0.1:2");
-    expect(load(text, { listen: "127.0.0.1:3" }, environment).listen).toBe("127.0.0.1:3");
-    expect(loadConfig({}, environment).listen).toBe("127.0.0.1:2");
+    expect((await load(text)).listen).toBe("127.0.0.1:1");
+    expect((await load(text, {}, environment)).listen).toBe("127.0.0.1:2");
+    expect((await load(text, { listen: "127.0.0.1:3" }, environment)).listen).toBe("127.0.0.1:3");
+    expect((await loadConfig({}, environment)).listen).toBe("127.0.0.1:2");
   });
 
-  test("lists and the log level", () => {
-    expect(load(text)).toMatchObject({
+  test("lists and the log level", async () => {
+    expect(await load(text)).toMatchObject({
       logLevel: "error",
       hosts: ["file.lab"],
       origins: ["https://file.lab"],
@@ -105,22 +105,22 @@ describe("flags go before the environment, that before the file, that before def
       RPMSG_BRIDGE_HOSTS: " One.lab, two.lab ,,",
       RPMSG_BRIDGE_ORIGINS: "https://one.lab,http://two.lab:8080",
     };
-    expect(load(text, {}, environment)).toMatchObject({
+    expect(await load(text, {}, environment)).toMatchObject({
       logLevel: "debug",
       hosts: ["one.lab", "two.lab"],
       origins: ["https://one.lab", "http://two.lab:8080"],
     });
   });
 
-  test("the file itself: the flag before the environment", () => {
+  test("the file itself: the flag before the environment", async () => {
     const [first, second] = [file("listen: 127.0.0.1:1"), file("listen: 127.0.0.1:2")];
-    expect(loadConfig({}, { RPMSG_BRIDGE_CONFIG: first }).listen).toBe("127.0.0.1:1");
-    expect(loadConfig({ config: second }, { RPMSG_BRIDGE_CONFIG: first }).listen).toBe("127.0.0.1:2");
+    expect((await loadConfig({}, { RPMSG_BRIDGE_CONFIG: first })).listen).toBe("127.0.0.1:1");
+    expect((await loadConfig({ config: second }, { RPMSG_BRIDGE_CONFIG: first })).listen).toBe("127.0.0.1:2");
   });
 
-  test("guests of flags come to those of the file, and replace those of the same name", () => {
+  test("guests of flags come to those of the file, and replace those of the same name", async () => {
     const guests = "guests:\n  a: { kind: emulated, profile: openamp, endpoints: [{ name: x }] }\n";
-    expect(load(guests, { guest: ["b=vhost-user:/run/b.sock,mode=connect"] }).guests).toEqual({
+    expect((await load(guests, { guest: ["b=vhost-user:/run/b.sock,mode=connect"] })).guests).toEqual({
       a: { kind: "emulated", profile: "openamp", endpoints: [{ name: "x", ns: "down" }] },
       b: {
         kind: "vhost-user",
@@ -131,22 +131,22 @@ describe("flags go before the environment, that before the file, that before def
         endpoints: [],
       },
     });
-    expect(load(guests, { guest: ["a=emulated"] }).guests).toEqual({
+    expect((await load(guests, { guest: ["a=emulated"] })).guests).toEqual({
       a: { kind: "emulated", endpoints: [] },
     });
   });
 
-  test("announcements of flags come to those of the guest", () => {
+  test("announcements of flags come to those of the guest", async () => {
     const guests = "guests:\n  a: { kind: emulated, endpoints: [{ name: x, address: 5 }] }\n";
     const flags = { guest: ["b=emulated"], announce: ["a/y@0x10", "b/z", "a/x"] };
-    const config = load(guests, flags);
+    const config = await load(guests, flags);
     expect(config.guests["a"]?.endpoints).toEqual([
       { name: "x", address: 5, ns: "down" },
       { name: "y", address: 16, ns: "down" },
       { name: "x", ns: "down" },
     ]);
     expect(config.guests["b"]?.endpoints).toEqual([{ name: "z", ns: "down" }]);
-    expect(loadConfig({ announce: ["demo/x"] }, {}).guests["demo"]?.endpoints).toEqual([
+    expect((await loadConfig({ announce: ["demo/x"] }, {})).guests["demo"]?.endpoints).toEqual([
       { name: "x", ns: "down" },
     ]);
   });
@@ -210,28 +210,34 @@ describe("a mistake names its key", () => {
     ["a: b: c", "config"],
     ["listen: *nothing", "config"],
     ["---\na: 1\n---\nb: 2", "config"],
-  ])("%s", (text, key) => {
-    expect(configKeyOf(() => load(text))).toBe(key);
+  ])("%s", async (text, key) => {
+    expect(await configKeyOf(() => load(text))).toBe(key);
   });
 
-  test("of a file that is not a mapping, or cannot be read", () => {
+  test("of a file that is not a mapping, or cannot be read", async () => {
     const path = file("- a\n- b\n");
-    expect(configKeyOf(() => loadConfig({ config: path }, {}))).toBe(path);
-    expect(configKeyOf(() => loadConfig({ config: "/nonexistent.yaml" }, {}))).toBe("config");
-    expect(configKeyOf(() => loadConfig({}, { RPMSG_BRIDGE_CONFIG: "/nonexistent.yaml" }))).toBe("config");
+    expect(await configKeyOf(() => loadConfig({ config: path }, {}))).toBe(path);
+    expect(await configKeyOf(() => loadConfig({ config: "/nonexistent.yaml" }, {}))).toBe("config");
+    expect(await configKeyOf(() => loadConfig({}, { RPMSG_BRIDGE_CONFIG: "/nonexistent.yaml" }))).toBe(
+      "config",
+    );
   });
 
-  test("of the environment, and of flags", () => {
-    expect(configKeyOf(() => loadConfig({}, { RPMSG_BRIDGE_LOG_LEVEL: "loud" }))).toBe("logLevel");
-    expect(configKeyOf(() => loadConfig({}, { RPMSG_BRIDGE_ORIGINS: "panel" }))).toBe("origins.0");
-    expect(configKeyOf(() => loadConfig({ guest: ["a=qemu"] }, {}))).toBe("guests.a.kind");
-    expect(configKeyOf(() => loadConfig({ guest: ["a=emulated,profil=x"] }, {}))).toBe("guests.a.profil");
-    expect(configKeyOf(() => loadConfig({ guest: ["a=emulated", "a=emulated"] }, {}))).toBe("--guest");
-    expect(configKeyOf(() => loadConfig({ announce: ["nobody/x"] }, {}))).toBe("--announce");
-    expect(configKeyOf(() => loadConfig({ announce: ["toString/x"] }, {}))).toBe("--announce");
-    expect(configKeyOf(() => loadConfig({ announce: ["demo/"] }, {}))).toBe("guests.demo.endpoints.0.name");
-    expect(configKeyOf(() => load("guests: { a: 5 }", { announce: ["a/x"] }))).toBe("guests.a");
-    expect(configKeyOf(() => load("guests: { a: { endpoints: 5 } }", { announce: ["a/x"] }))).toBe(
+  test("of the environment, and of flags", async () => {
+    expect(await configKeyOf(() => loadConfig({}, { RPMSG_BRIDGE_LOG_LEVEL: "loud" }))).toBe("logLevel");
+    expect(await configKeyOf(() => loadConfig({}, { RPMSG_BRIDGE_ORIGINS: "panel" }))).toBe("origins.0");
+    expect(await configKeyOf(() => loadConfig({ guest: ["a=qemu"] }, {}))).toBe("guests.a.kind");
+    expect(await configKeyOf(() => loadConfig({ guest: ["a=emulated,profil=x"] }, {}))).toBe(
+      "guests.a.profil",
+    );
+    expect(await configKeyOf(() => loadConfig({ guest: ["a=emulated", "a=emulated"] }, {}))).toBe("--guest");
+    expect(await configKeyOf(() => loadConfig({ announce: ["nobody/x"] }, {}))).toBe("--announce");
+    expect(await configKeyOf(() => loadConfig({ announce: ["toString/x"] }, {}))).toBe("--announce");
+    expect(await configKeyOf(() => loadConfig({ announce: ["demo/"] }, {}))).toBe(
+      "guests.demo.endpoints.0.name",
+    );
+    expect(await configKeyOf(() => load("guests: { a: 5 }", { announce: ["a/x"] }))).toBe("guests.a");
+    expect(await configKeyOf(() => load("guests: { a: { endpoints: 5 } }", { announce: ["a/x"] }))).toBe(
       "guests.a.endpoints",
     );
   });

@@ -33,8 +33,8 @@ describe("--guest", () => {
     "a=emulated,x",
     "__proto__=emulated",
     "a.b=emulated",
-  ])("%j is refused", (text) => {
-    expect(configKeyOf(() => parseGuestFlag(text))).toBe("--guest");
+  ])("%j is refused", async (text) => {
+    expect(await configKeyOf(() => parseGuestFlag(text))).toBe("--guest");
   });
 });
 
@@ -50,9 +50,12 @@ describe("--announce", () => {
     expect(parseAnnounceFlag(text)).toEqual({ guest: "vm", announcement });
   });
 
-  test.each(["", "vm", "/x", "vm/x@", "vm/x@y", "vm/x@-1", "vm/x@4294967295"])("%j is refused", (text) => {
-    expect(configKeyOf(() => parseAnnounceFlag(text))).toBe("--announce");
-  });
+  test.each(["", "vm", "/x", "vm/x@", "vm/x@y", "vm/x@-1", "vm/x@4294967295"])(
+    "%j is refused",
+    async (text) => {
+      expect(await configKeyOf(() => parseAnnounceFlag(text))).toBe("--announce");
+    },
+  );
 });
 
 describe("listen", () => {
@@ -79,7 +82,7 @@ describe("listen", () => {
     "[::1]",
     "[]:80",
     "unix:",
-  ])("%j is refused", (text) => {
-    expect(configKeyOf(() => parseListen(text))).toBe("listen");
+  ])("%j is refused", async (text) => {
+    expect(await configKeyOf(() => parseListen(text))).toBe("listen");
   });
 });

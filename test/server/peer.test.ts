@@ -262,7 +262,7 @@ describe("host and protocol of a trusted proxy", () => {
     expect(from(headers)).toEqual({ host, protocol });
   });
 
-  test("of anybody else are not heard", () => {
+  test("of anybody else are not heard", async () => {
     const headers = { "x-forwarded-host": "panel.example", "x-forwarded-proto": "https" };
     expect(peerOf([], "10.0.0.1", headers)).toMatchObject({ host: undefined, protocol: undefined });
   });
@@ -280,8 +280,8 @@ describe("the configuration", () => {
 
   test.each(["", "localhost", "10.0.0.0/33", "10.0.0.1:80", "*", "10.0.0.*", "::/129"])(
     'refuses "%s"',
-    (entry) => {
-      expect(configKeyOf(() => checkConfig({ trustedProxies: [entry] }))).toBe("trustedProxies.0");
+    async (entry) => {
+      expect(await configKeyOf(() => checkConfig({ trustedProxies: [entry] }))).toBe("trustedProxies.0");
     },
   );
 

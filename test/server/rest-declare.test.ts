@@ -125,7 +125,7 @@ describe.skipIf(unsupported !== undefined)(titled("POST endpoints"), () => {
       guest: ["vm=vhost-user:/nowhere"],
       announce: ["vm/a", "vm/b@7", "vm/c@0x30", "vm/two words@9"],
     };
-    const { guests } = loadConfig(flags, {});
+    const { guests } = await loadConfig(flags, {});
     const flagged = await guestBridge(guests["vm"]?.endpoints ?? [], {});
     const posted = await guestBridge([], {});
     for (const body of [

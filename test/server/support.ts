@@ -116,9 +116,9 @@ export function testDirectory(): string {
 }
 
 /** The key that the configuration error of `action` names; its message is one line and begins with it. */
-export function configKeyOf(action: () => unknown): string {
+export async function configKeyOf(action: () => unknown): Promise<string> {
   try {
-    action();
+    await action();
   } catch (error) {
     if (!(error instanceof ConfigError)) throw error;
     if (!error.message.startsWith(`${error.key}: `) || error.message.includes("\n")) throw error;
