@@ -3,9 +3,11 @@ import { once } from "node:events";
 import { readFileSync } from "node:fs";
 import { arch, availableParallelism, cpus, loadavg, release, totalmem } from "node:os";
 import { createInterface } from "node:readline";
+import type { Readable } from "node:stream";
 import { setTimeout as elapsed } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import type { LoadOptions, LoadResult } from "./load/load-options.ts";
+import type { ProbeAnswer, ProbeQuestion } from "./load/probe.ts";
 
 const STOP_TIMEOUT_MS = 5000;
 /** Linux: sysconf(_SC_CLK_TCK), 100 on all architectures that Node runs on. */
@@ -23,15 +25,24 @@ export interface StartOptions {
   core?: number;
   /** How long to wait for the ready line. Default: 20 seconds. */
   readyTimeoutMs?: number;
+  /** Loads bench/load/probe.ts into the process, for `ask`. */
+  probe?: boolean;
 }
 
 export interface StartedProcess {
   /** The first line that the process printed, which has to be a JSON object. */
   ready: Record<string, unknown>;
   pid: number;
+  /** What the probe in the process answers. @throws {Error} the process was started without one, or ends meanwhile */
+  ask(question: ProbeQuestion): Promise<ProbeAnswer>;
   /** Ends the process and resolves once it is gone. */
   stop(): Promise<void>;
 }
+
+/** The root of the checkout, wherever this file runs from. */
+export const checkout = fileURLToPath(
+  new URL(import.meta.url.endsWith(".ts") ? "../" : "../../", import.meta.url),
+);
 
 /** A compiled file: `entry` is its path inside dist/ ("bench/load/load-generator.js"), wherever this file runs from. */
 export function compiled(entry: string): string {
@@ -52,12 +63,14 @@ export async function startProcess(
   args: readonly string[] = [],
   options: StartOptions = {},
 ): Promise<StartedProcess> {
-  const { nodeArguments = [], env = {}, core, readyTimeoutMs = 20_000 } = options;
+  const { env = {}, core, readyTimeoutMs = 20_000, probe = false } = options;
+  const nodeArguments = [...(options.nodeArguments ?? [])];
+  if (probe) nodeArguments.push("--expose-gc", "--import", compiled("bench/load/probe.js"));
   const command = core === undefined ? process.execPath : "taskset";
   const prefix = core === undefined ? [] : ["-c", String(core), process.execPath];
   const child = spawn(command, [...prefix, ...nodeArguments, compiled(entry), ...args], {
     env: { ...process.env, ...env },
-    stdio: ["ignore", "pipe", "inherit"],
+    stdio: ["ignore", "pipe", "inherit", ...(probe ? ["ipc" as const] : [])],
   });
   const kill = () => child.kill("SIGKILL");
   process.once("exit", kill);
@@ -73,8 +86,18 @@ export async function startProcess(
     clearTimeout(timeout);
   }
 
+  const ended = exited.then(() => Promise.reject(new Error(`${entry} has ended`)));
+  ended.catch(() => undefined);
+  async function ask(question: ProbeQuestion): Promise<ProbeAnswer> {
+    if (!probe) throw new Error(`${entry} runs without a probe`);
+    const answer = once(child, "message");
+    child.send(question);
+    const [figures] = await Promise.race([answer, ended]);
+    return figures as ProbeAnswer;
+  }
+
   try {
-    const lines = createInterface({ input: child.stdout });
+    const lines = createInterface({ input: child.stdout as Readable });
     const timeout = AbortSignal.timeout(readyTimeoutMs);
     const failed = once(child, "error", { signal: timeout }).then(([error]) =>
       Promise.reject(error as Error),
@@ -85,7 +108,7 @@ export async function startProcess(
     );
     const ready = await Promise.race([first, closed, failed]);
     if (typeof ready !== "object" || ready === null) throw new Error(`it printed ${JSON.stringify(ready)}`);
-    return { ready: ready as Record<string, unknown>, pid: child.pid as number, stop };
+    return { ready: ready as Record<string, unknown>, pid: child.pid as number, ask, stop };
   } catch (cause) {
     await stop();
     throw new Error(`${entry} printed no ready line`, { cause });
@@ -155,57 +178,6 @@ export function median(values: readonly number[]): number {
   const upper = sorted[sorted.length >> 1] ?? Number.NaN;
   const lower = sorted[(sorted.length - 1) >> 1] ?? Number.NaN;
   return (lower + upper) / 2;
-}
-
-export interface InterleaveOptions<Name extends string> {
-  rounds: number;
-  /** What to measure: each call is one measurement and gives its figure. */
-  variants: Readonly<Record<Name, () => Promise<number>>>;
-  /** The variant that the others are compared with. */
-  baseline: NoInfer<Name>;
-  /** Told of each measurement. */
-  onMeasured?: (name: Name, round: number, value: number) => void;
-}
-
-export interface VariantFigures {
-  /** By round. */
-  values: number[];
-  median: number;
-  /** By round: the figure divided by the baseline's of the same round. */
-  ratios: number[];
-  ratioMedian: number;
-  /** Least and greatest ratio. */
-  ratioRange: [number, number];
-}
-
-/**
- * Measures variants in turn, round after round, and compares each with the baseline of the same round.
- *
- * On a machine with other work its speed drifts: a ratio within a round is worth more than one of two medians. Every
- * other round goes backwards, so that a steady drift favours no variant.
- */
-export async function interleave<Name extends string>(
-  options: InterleaveOptions<Name>,
-): Promise<Record<Name, VariantFigures>> {
-  const { rounds, variants, baseline, onMeasured } = options;
-  const names = Object.keys(variants) as Name[];
-  const values = Object.fromEntries(names.map((name) => [name, [] as number[]])) as Record<Name, number[]>;
-  for (let round = 0; round < rounds; round++) {
-    for (const name of round % 2 === 0 ? names : names.toReversed()) {
-      const value = await variants[name]();
-      values[name].push(value);
-      onMeasured?.(name, round, value);
-    }
-  }
-  const figures = names.map((name): [Name, VariantFigures] => {
-    const ratios = values[name].map((value, round) => value / (values[baseline][round] as number));
-    const ratioRange: [number, number] = [Math.min(...ratios), Math.max(...ratios)];
-    return [
-      name,
-      { values: values[name], median: median(values[name]), ratios, ratioMedian: median(ratios), ratioRange },
-    ];
-  });
-  return Object.fromEntries(figures) as Record<Name, VariantFigures>;
 }
 
 /** Columns of text under their headings, as a Markdown table: texts to the left, numbers to the right. */

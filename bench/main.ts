@@ -1,85 +1,118 @@
 /**
- * `npm run bench [-- --quick] [--only=isolation]`: what the hot paths cost, as ratios to a baseline in the same run.
+ * `npm run bench [-- OPTIONS]`: scenarios in turns with their peers, as ratios within each round.
+ *
+ * --only=NAME,...     scenarios whose names begin so
+ * --rounds=N          default 7
+ * --measure=MS        of one measurement, default 1000
+ * --short             a few scenarios in a short time; fails where a target is missed by more than a factor of two
+ * --json=FILE         what was measured, into a file
+ * --compare=FILE      shows what changed since such a file was written; fails at a regression
+ * --write             puts what was measured into docs/performance.md, with charts, beside what is there
+ * --list              the names
  */
-import { benchDeviceQueue } from "./device-queue.ts";
-import { describeMachine, formatTable } from "./harness.ts";
-import { benchIsolation } from "./isolation.ts";
-import type { Scenario } from "./relay.ts";
-import { benchRelay } from "./relay.ts";
+import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { parseArgs } from "node:util";
+import { drawChart } from "./chart.ts";
+import { checkout, describeMachine } from "./harness.ts";
+import { changeTable, figureTable, roundedSamples, targetTable, writePage } from "./page.ts";
+import type { Results, ScenarioResult } from "./results.ts";
+import { compareResults, mergeResults, readResults } from "./results.ts";
+import { interleave } from "./runner.ts";
+import type { BenchOptions, Scenario } from "./scenario.ts";
+import { scenarios } from "./scenarios/all.ts";
+import { judge } from "./targets.ts";
 
-const SCENARIOS: readonly Scenario[] = [
-  { clients: 16, size: 64, inFlight: 16 },
-  { clients: 16, size: 496, inFlight: 16 },
-  { clients: 1, size: 64, inFlight: 64 },
-  { clients: 256, size: 496, inFlight: 2 },
-  { clients: 1, size: 64, inFlight: 1 },
-];
+const PAGE = join(checkout, "docs/performance.md");
+const DIRECTORY = join(checkout, "docs/performance");
+const RESULTS = join(DIRECTORY, "results.json");
 
-const quick = process.argv.includes("--quick");
-const options = quick ? { rounds: 2, measureMs: 700 } : { rounds: 7, measureMs: 2000 };
+const { values } = parseArgs({
+  options: {
+    only: { type: "string", default: "" },
+    rounds: { type: "string" },
+    measure: { type: "string" },
+    short: { type: "boolean", default: false },
+    json: { type: "string" },
+    compare: { type: "string" },
+    write: { type: "boolean", default: false },
+    list: { type: "boolean", default: false },
+  },
+});
+const rounds = Number(values.rounds ?? (values.short ? 3 : 7));
+const options: BenchOptions = { measureMs: Number(values.measure ?? (values.short ? 300 : 1000)) };
+const prefixes = values.only.split(",");
+const chosen = scenarios.filter(
+  ({ name, short = false }) =>
+    prefixes.some((prefix) => name.startsWith(prefix)) && (short || !values.short || values.only !== ""),
+);
+if (!(Number.isInteger(rounds) && rounds > 0 && options.measureMs > 0) || chosen.length === 0) {
+  const names = scenarios.map(({ name }) => name).join(", ");
+  console.error(`bench: --rounds and --measure are numbers above 0, --only one or more of: ${names}`);
+  process.exit(2);
+}
+if (values.list) {
+  console.log(chosen.map(({ name, title }) => `${name.padEnd(20)} ${title}`).join("\n"));
+  process.exit(0);
+}
+const base = values.compare === undefined ? undefined : readResults(values.compare);
+
+async function run(scenario: Scenario): Promise<ScenarioResult | undefined> {
+  const { name, title } = scenario;
+  console.log(`## ${name}: ${title}\n`);
+  const missing = scenario.missing?.();
+  if (missing !== undefined) {
+    console.log(`Not here: ${missing}\n`);
+    return undefined;
+  }
+  const machine = describeMachine();
+  const running = await scenario.start(options);
+  try {
+    const samples = await interleave({
+      rounds,
+      variants: running.variants,
+      onMeasured: (variant, round) => process.stderr.write(`  round ${round + 1}, ${variant}          \r`),
+    });
+    const notes = running.notes?.() ?? [];
+    const date = new Date().toISOString();
+    const result = { date, machine, measureMs: options.measureMs, notes, samples: roundedSamples(samples) };
+    console.log([figureTable(result), ...notes, targetTable([name], { [name]: result })].join("\n"));
+    return result;
+  } finally {
+    await running.stop();
+  }
+}
+
+const isGross = (name: string, { samples }: ScenarioResult) =>
+  judge(name, samples).some(({ verdict }) => verdict === "missed grossly");
 
 console.log(`${describeMachine()}\n`);
-
-async function reportQueue(): Promise<void> {
-  console.log("Device side of a queue, ns a message, and ratio to copying the bytes alone\n");
-  const queueRows: Record<string, string>[] = [];
-  for (const size of [64, 496]) {
-    const { memcpy, request, response } = await benchDeviceQueue(size);
-    queueRows.push({
-      bytes: String(size),
-      memcpy: memcpy.toFixed(1),
-      "request queue": request.toFixed(1),
-      "to memcpy": (request / memcpy).toFixed(2),
-      "response queue": response.toFixed(1),
-      "to memcpy ": (response / memcpy).toFixed(2),
-    });
+const results: Results = {};
+let failed = false;
+for (const scenario of chosen) {
+  const { name } = scenario;
+  let result = await run(scenario);
+  // A machine that was busy with something else for a moment is no regression.
+  if (values.short && result !== undefined && isGross(name, result)) result = await run(scenario);
+  if (result === undefined) continue;
+  results[name] = result;
+  failed ||= values.short && isGross(name, result);
+}
+if (chosen.length > 1) console.log(targetTable(Object.keys(results), results));
+if (base !== undefined) {
+  const changes = compareResults(base, results);
+  console.log(`Since ${values.compare}:\n\n${changeTable(changes)}`);
+  failed ||= changes.some(({ regression }) => regression);
+}
+if (values.json !== undefined) writeFileSync(values.json, `${JSON.stringify(results, undefined, 1)}\n`);
+if (values.write) {
+  mkdirSync(DIRECTORY, { recursive: true });
+  const all = mergeResults(RESULTS, results);
+  for (const scenario of chosen) {
+    const result = results[scenario.name];
+    if (result !== undefined)
+      writeFileSync(join(DIRECTORY, `${scenario.name}.svg`), drawChart(scenario, result));
   }
-  console.log(`${formatTable(queueRows)}\n`);
+  writeFileSync(PAGE, writePage(readFileSync(PAGE, "utf8"), scenarios, all));
 }
-
-async function reportRelay(): Promise<void> {
-  console.log(
-    "Echo through the bridge and a guest in its own process (vhost-user), beside a plain ws echo server\n",
-  );
-  const relayRows: Record<string, string>[] = [];
-  for (const each of await benchRelay(quick ? SCENARIOS.slice(0, 1) : SCENARIOS, options)) {
-    const { scenario, naive, bridge, throughputRatio, throughputRange, latencyRatio, generatorCpu } = each;
-    const [least, most] = throughputRange;
-    relayRows.push({
-      "clients x bytes x in flight": `${scenario.clients} x ${scenario.size} x ${scenario.inFlight}`,
-      "ws msg/s": naive.perSecond.toFixed(0),
-      "bridge msg/s": bridge.perSecond.toFixed(0),
-      "throughput ratio (range)": `${throughputRatio.toFixed(2)} (${least.toFixed(2)} to ${most.toFixed(2)})`,
-      "ws p50": `${naive.p50us.toFixed(0)} us`,
-      "bridge p50": `${bridge.p50us.toFixed(0)} us`,
-      "p50 ratio": latencyRatio.toFixed(2),
-      "generator CPU": `${(generatorCpu * 100).toFixed(0)} %`,
-    });
-  }
-  console.log(formatTable(relayRows));
-}
-
-async function reportIsolation(): Promise<void> {
-  console.log("Echo with isolation, beside the same bridge's guest without\n");
-  const rows: Record<string, string>[] = [];
-  for (const each of await benchIsolation(quick ? SCENARIOS.slice(0, 1) : SCENARIOS, options)) {
-    const { scenario, plain, isolated, throughputRatio, throughputRange, latencyRatio } = each;
-    const [least, most] = throughputRange;
-    rows.push({
-      "clients x bytes x in flight": `${scenario.clients} x ${scenario.size} x ${scenario.inFlight}`,
-      "none msg/s": plain.perSecond.toFixed(0),
-      "process msg/s": isolated.perSecond.toFixed(0),
-      "throughput ratio (range)": `${throughputRatio.toFixed(2)} (${least.toFixed(2)} to ${most.toFixed(2)})`,
-      "none p50": `${plain.p50us.toFixed(0)} us`,
-      "process p50": `${isolated.p50us.toFixed(0)} us`,
-      "p50 ratio": latencyRatio.toFixed(2),
-    });
-  }
-  console.log(formatTable(rows));
-}
-
-if (!process.argv.includes("--only=isolation")) {
-  await reportQueue();
-  await reportRelay();
-}
-await reportIsolation();
+process.exit(failed ? 1 : 0);

@@ -1,4 +1,3 @@
-import { randomBytes } from "node:crypto";
 import type { Socket } from "node:net";
 import { connect } from "node:net";
 import { deferred } from "./deferred.ts";
@@ -15,6 +14,7 @@ import {
   KEY_WORD,
   MASKED,
 } from "./frames.ts";
+import { upgradeRequest } from "./handshake.ts";
 import type { CheckedLoadOptions } from "./load-options.ts";
 import type { Run } from "./run.ts";
 
@@ -28,6 +28,7 @@ const COMPARE_EVERY = 64;
 export class Connection {
   readonly #run: Run;
   readonly #options: CheckedLoadOptions;
+  readonly #index: number;
   readonly #socket: Socket;
   /** Settles with the handshake. */
   readonly #opened = deferred();
@@ -38,6 +39,10 @@ export class Connection {
   /** A frame that came in pieces, as far as it is here. */
   #stash = Buffer.allocUnsafeSlow(1024);
   #stashed = 0;
+
+  /** Of a byte stream: an answer that came in pieces, as far as it is here. */
+  readonly #piece: Buffer;
+  #pieced = 0;
 
   /** Header and payload of an answer, but for the sequence number. */
   readonly #header: Buffer;
@@ -65,10 +70,12 @@ export class Connection {
     const { size, inFlight } = options;
     this.#run = run;
     this.#options = options;
+    this.#index = index;
 
     // Each connection has its own content, so that an answer to another one is noticed.
     this.#payload = Buffer.alloc(size);
     for (let at = 4; at < size; at++) this.#payload[at] = at * 7 + index * 31;
+    this.#piece = Buffer.allocUnsafeSlow(size);
     this.#lastByte = this.#payload.readUInt8(size - 1);
     this.#header = binaryHeader(size);
     const frame = clientFrame(this.#header, this.#payload);
@@ -132,17 +139,8 @@ export class Connection {
   }
 
   #upgrade(): void {
-    const { host, port, path, subprotocol } = this.#options;
-    const lines = [
-      `GET ${path} HTTP/1.1`,
-      `Host: ${host}:${port}`,
-      "Upgrade: websocket",
-      "Connection: Upgrade",
-      `Sec-WebSocket-Key: ${randomBytes(16).toString("base64")}`,
-      "Sec-WebSocket-Version: 13",
-    ];
-    if (subprotocol !== undefined) lines.push(`Sec-WebSocket-Protocol: ${subprotocol}`);
-    this.#socket.write(`${lines.join("\r\n")}\r\n\r\n`);
+    const { path, ...target } = this.#options;
+    this.#socket.write(upgradeRequest({ ...target, path: path.replaceAll("{n}", String(this.#index)) }));
   }
 
   /** Takes the bytes of the answer to the handshake and returns how many they were. */
@@ -198,7 +196,7 @@ export class Connection {
       if (at + answerLength <= end && buffer[at] === FIN_BINARY && buffer[at + 1] === header[1]) {
         let same = true;
         for (let index = 2; index < payloadAt; index++) same &&= buffer[at + index] === header[index];
-        if (same && this.#next !== this.#expected) {
+        if (same && this.#pieced === 0 && this.#next !== this.#expected) {
           this.#takeAnswer(buffer, at + payloadAt, at + answerLength, now);
           at += answerLength;
           continue;
@@ -206,7 +204,7 @@ export class Connection {
       }
       const length = frameBytes(buffer, at, end - at);
       if (at + length > end) break;
-      this.#takeOther(buffer, at, at + length);
+      this.#takeOther(buffer, at, at + length, now);
       at += length;
     }
     return at;
@@ -238,14 +236,31 @@ export class Connection {
     run.latencies.add(now - (this.#sentAt[sequence & this.#sentMask] as number));
   }
 
+  /** Handles bytes of a stream, whose frames say nothing of where a message ends. */
+  #takeStream(buffer: Buffer, start: number, end: number, now: number): void {
+    const { size } = this.#options;
+    for (let at = start; at < end; ) {
+      const taken = Math.min(size - this.#pieced, end - at);
+      buffer.copy(this.#piece, this.#pieced, at, at + taken);
+      this.#pieced += taken;
+      at += taken;
+      if (this.#pieced < size) return;
+      this.#pieced = 0;
+      this.#takeAnswer(this.#piece, 0, size, now);
+    }
+  }
+
   /** Handles a whole frame that has not the form of an answer. */
-  #takeOther(buffer: Buffer, start: number, end: number): void {
+  #takeOther(buffer: Buffer, start: number, end: number, now: number): void {
     const run = this.#run;
     const short = buffer.readUInt8(start + 1);
     // A server must not mask (RFC 6455, 5.1).
     const opcode = short < MASKED ? buffer.readUInt8(start) : 0;
     if (opcode === FIN_PING && short < 126) {
       this.#socket.write(controlFrame(FIN_PONG, buffer.subarray(start + 2, end)));
+    } else if (opcode === FIN_BINARY && this.#options.stream) {
+      const payloadAt = short < 126 ? 2 : short === 126 ? 4 : 10;
+      this.#takeStream(buffer, start + payloadAt, end, now);
     } else if (opcode === FIN_TEXT || (opcode === FIN_BINARY && (short === 0 || !this.#answered))) {
       run.unexpected++;
     } else if (opcode === FIN_BINARY) {

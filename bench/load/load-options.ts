@@ -3,9 +3,12 @@ import { z } from "zod";
 export const loadOptions = z.strictObject({
   host: z.string().default("127.0.0.1"),
   port: z.int().min(1).max(65_535),
+  /** `{n}` stands for the number of the connection, from 0 on. */
   path: z.string().startsWith("/").default("/"),
   /** Offered in the handshake; the server has to accept it. */
   subprotocol: z.string().optional(),
+  /** The server knows no messages: answers are a stream of bytes, whatever frames they come in. */
+  stream: z.boolean().default(false),
   /** Connections. */
   clients: z.int().min(1).max(10_000),
   /** Bytes of a message. Its first four carry the sequence number. */

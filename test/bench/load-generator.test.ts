@@ -8,7 +8,6 @@ import {
   assertGeneratorNotBottleneck,
   cpuUse,
   formatTable,
-  interleave,
   median,
   runLoad,
   startProcess,
@@ -335,7 +334,77 @@ describe("frames that are no answers", () => {
   });
 });
 
+describe("a stream of bytes", () => {
+  /** Answers with all that came, in frames that begin and end anywhere. */
+  const sliced = (piece: number) =>
+    serve((ws) => {
+      let waiting = Buffer.alloc(0);
+      ws.on("message", (data: Buffer) => {
+        waiting = Buffer.concat([waiting, data]);
+        for (; waiting.length >= piece; waiting = waiting.subarray(piece))
+          ws.send(waiting.subarray(0, piece));
+      });
+    });
+
+  it.each([1, 50, 64, 200])("is cut into messages again, from frames of %d bytes", async (piece) => {
+    // Of 16 outstanding messages at most three wait for the rest of a frame.
+    const result = await load(await sliced(piece), { stream: true, inFlight: 16 });
+    expect(result.faults).toMatchObject({ corrupted: 0, reordered: 0, protocol: 0 });
+    expect(result.messages).toBeGreaterThan(16);
+  });
+
+  it("notices a byte that is missing", async () => {
+    const port = await serveAnswers((message, n) => [n === 10 ? message.subarray(1) : message]);
+    expect((await load(port, { stream: true })).faults.corrupted).toBeGreaterThan(0);
+  });
+});
+
+it("gives each connection its own path", async () => {
+  const paths = new Set<string | undefined>();
+  const server = new WebSocketServer({ host: "127.0.0.1", port: 0 });
+  cleanups.push(() => server.close());
+  server.on("connection", (ws, request) => {
+    paths.add(request.url);
+    echo(ws);
+  });
+  await once(server, "listening");
+  await load((server.address() as AddressInfo).port, { path: "/vm{n}/echo", clients: 3 });
+  expect(paths).toEqual(new Set(["/vm0/echo", "/vm1/echo", "/vm2/echo"]));
+});
+
+describe("the peers", () => {
+  it.each([
+    ["naive", 64],
+    ["batched", 496],
+    ["ceiling", 64],
+    ["ceiling", 125],
+    ["ceiling", 70_000],
+  ])("%s echoes %d bytes without a fault", async (name, size) => {
+    const server = await startProcess(`bench/load/${name}${name === "ceiling" ? "" : "-echo"}-server.js`);
+    try {
+      const port = server.ready["port"] as number;
+      const result = await load(port, { clients: 3, size, inFlight: 8, drainMs: 10_000 });
+      expect(result).toMatchObject({ errors: 0, unexpected: 0 });
+      expect(result.messages).toBeGreaterThan(8);
+    } finally {
+      await server.stop();
+    }
+  });
+});
+
 describe("the harness", () => {
+  it("asks a process that it has loaded a probe into", async () => {
+    const server = await startProcess("bench/load/naive-echo-server.js", [], { probe: true });
+    const before = await server.ask("figures");
+    expect(before).toMatchObject({ blockedMs: 0 });
+    expect(before.rss).toBeGreaterThan(before.heapUsed);
+    await server.ask("watch");
+    await load(server.ready["port"] as number);
+    expect((await server.ask("figures")).blockedMs).toBeGreaterThan(0);
+    await server.stop();
+    await expect(server.ask("figures")).rejects.toThrow("naive-echo-server.js has ended");
+  });
+
   it("measures the naive server from another process", async () => {
     const server = await startProcess("bench/load/naive-echo-server.js");
     const port = server.ready["port"] as number;
@@ -363,30 +432,6 @@ describe("the harness", () => {
   it("says that a process came to nothing", async () => {
     const started = startProcess("bench/load/naive-echo-server.js", [], { nodeArguments: ["--version"] });
     await expect(started).rejects.toThrow("printed no ready line");
-  });
-
-  it("compares variants within a round, every other round backwards", async () => {
-    const calls: string[] = [];
-    const measure = (name: string, values: number[]) => async () => {
-      calls.push(name);
-      return values.shift() ?? 0;
-    };
-    const figures = await interleave({
-      rounds: 3,
-      variants: {
-        naive: measure("naive", [100, 50, 200]),
-        ours: measure("ours", [300, 200, 500]),
-      },
-      baseline: "naive",
-    });
-    expect(calls).toEqual(["naive", "ours", "ours", "naive", "naive", "ours"]);
-    expect(figures.ours).toEqual({
-      values: [300, 200, 500],
-      median: 300,
-      ratios: [3, 4, 2.5],
-      ratioMedian: 3,
-      ratioRange: [2.5, 4],
-    });
   });
 
   it("takes the middle of values", () => {

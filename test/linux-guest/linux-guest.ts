@@ -240,6 +240,11 @@ export class LinuxGuest {
     child.once("close", (code, signal) => this.#ended(signal ?? `status ${code}`));
   }
 
+  /** QEMU's process. */
+  get pid(): number {
+    return this.#process.pid as number;
+  }
+
   /** Everything the guest, its kernel and QEMU have said, for a failing test to print. */
   get transcript(): string {
     return this.#lines.map(format).join("\n");

@@ -1,0 +1,144 @@
+import { spawn, spawnSync } from "node:child_process";
+import { once } from "node:events";
+import type { AddressInfo } from "node:net";
+import { connect, createServer } from "node:net";
+import { setTimeout as elapsed } from "node:timers/promises";
+import { LinuxGuest } from "../../test/linux-guest/linux-guest.ts";
+import { startBenchBridge } from "../bridge.ts";
+import type { EchoTarget } from "../echo-load.ts";
+import { measureEcho } from "../echo-load.ts";
+import type { BenchOptions, Running, Sample, Scenario, Shape } from "../scenario.ts";
+
+const RAW = 1040;
+const HAS_WEBSOCKIFY = spawnSync("websockify", ["--help"]).error === undefined;
+
+/** A port that was free a moment ago, for programs that cannot pick one. */
+async function freePort(): Promise<number> {
+  const server = createServer().listen(0, "127.0.0.1");
+  await once(server, "listening");
+  const { port } = server.address() as AddressInfo;
+  server.close();
+  await once(server, "close");
+  return port;
+}
+
+/** websockify between WebSocket clients and a TCP port. Resolves once it listens. */
+async function startWebsockify(target: number): Promise<{ port: number; pid: number; stop(): void }> {
+  const port = await freePort();
+  const child = spawn("websockify", [`127.0.0.1:${port}`, `127.0.0.1:${target}`], { stdio: "ignore" });
+  const stop = () => void child.kill("SIGKILL");
+  process.once("exit", stop);
+  for (let tries = 0; ; tries++) {
+    const socket = connect(port, "127.0.0.1");
+    const opened = await new Promise((resolve) => {
+      socket.once("connect", () => resolve(true));
+      socket.once("error", () => resolve(false));
+    });
+    socket.destroy();
+    if (opened === true) break;
+    if (tries > 200 || child.exitCode !== null) throw new Error("websockify does not listen");
+    await elapsed(50);
+  }
+  return { port, pid: child.pid as number, stop };
+}
+
+/**
+ * A real Linux guest, with the same program behind each of its ways out: `dd`, one read and one write a message.
+ *
+ * - bridge: /dev/rpmsg0, a service of the host, through the bridge.
+ * - chardev: a virtio-serial port that QEMU serves as a WebSocket. It is a stream of bytes, so that the program has to
+ *   know how long a message is.
+ * - chardev stream: the same with a program that reads and writes whatever is there.
+ * - websockify: a virtio-serial port as a TCP socket, and websockify in front of it.
+ */
+async function start(shape: Shape, options: BenchOptions): Promise<Running> {
+  const bridge = await startBenchBridge({ vm: { endpoints: [{ name: "rpmsg-raw", address: RAW }] } });
+  const [webSocketPort, tcpPort] = [await freePort(), await freePort()];
+  const guest = await LinuxGuest.boot({
+    socketPath: bridge.socketOf("vm"),
+    extraArgs: [
+      ...["-device", "virtio-serial-pci"],
+      ...["-chardev", `socket,id=ws,host=127.0.0.1,port=${webSocketPort},server=on,wait=off,websocket=on`],
+      ...["-device", "virtserialport,chardev=ws,nr=1"],
+      ...["-chardev", `socket,id=tcp,host=127.0.0.1,port=${tcpPort},server=on,wait=off,nodelay=on`],
+      ...["-device", "virtserialport,chardev=tcp,nr=2"],
+    ],
+  });
+  await guest.run(
+    "until [ -c /dev/rpmsg0 ] && [ -c /dev/vport1p2 ] || [ -c /dev/vport0p2 ]; do usleep 20000; done",
+  );
+  const [port = ""] = (await guest.run("ls /dev | grep -o '^vport[0-9]*' | head -n 1")).output.split("\n");
+  const { size } = shape;
+  // The guest has to speak first: the bridge learns the address of its end from that.
+  guest.background(`exec 3<>/dev/rpmsg0; printf hello >&3; exec dd bs=${size} status=none <&3 >&3`);
+
+  /** Runs a program in the guest while the port has a client, and measures. */
+  async function measureSerial(number: 1 | 2, program: string, target: EchoTarget): Promise<Sample> {
+    const device = `/dev/${port}p${number}`;
+    // Without a client a read of the port ends at once.
+    const command = guest.background(`while :; do ${program} <${device} >${device}; usleep 20000; done`);
+    try {
+      return await measureEcho(shape, target, options);
+    } finally {
+      await command.signal("KILL");
+      await command.exit();
+    }
+  }
+
+  const exactly = `dd bs=${size} iflag=fullblock status=none`;
+  const qemu = {
+    port: webSocketPort,
+    path: "/",
+    stream: true,
+    subprotocol: "binary",
+    watch: { Guest: guest.pid },
+  };
+  const proxy = HAS_WEBSOCKIFY ? await startWebsockify(tcpPort) : undefined;
+  const target = {
+    port: bridge.port,
+    path: "/ws/v1/vm/rpmsg-raw",
+    watch: { Server: bridge.process.pid, Guest: guest.pid },
+  };
+  const variants: Record<string, () => Promise<Sample>> = {
+    bridge: () => measureEcho(shape, target, options),
+    chardev: () => measureSerial(1, exactly, qemu),
+    "chardev stream": () => measureSerial(1, "dd bs=65536 status=none", qemu),
+  };
+  if (proxy !== undefined) {
+    const watch = { Server: proxy.pid, Guest: guest.pid };
+    variants["websockify"] = () =>
+      measureSerial(2, exactly, { port: proxy.port, path: "/", stream: true, watch });
+  }
+  return {
+    variants,
+    notes: () => (proxy === undefined ? ["websockify is not installed (Debian package websockify)"] : []),
+    async stop() {
+      proxy?.stop();
+      await guest.kill();
+      await bridge.stop();
+    },
+  };
+}
+
+const SHAPES: readonly Shape[] = [
+  { clients: 1, size: 64, inFlight: 32 },
+  { clients: 1, size: 496, inFlight: 32 },
+  { clients: 1, size: 64, inFlight: 1 },
+];
+
+export const linuxGuests = SHAPES.map((shape): Scenario => {
+  const { size, inFlight } = shape;
+  return {
+    name: `linux-${size}x${inFlight}`,
+    title: `A real Linux guest, ${size} bytes x ${inFlight} in flight`,
+    figure:
+      inFlight === 1
+        ? { name: "p50us", label: "microseconds to the answer, median" }
+        : { name: "perSecond", label: "messages a second" },
+    missing() {
+      const available = LinuxGuest.availability();
+      return available.ok ? undefined : available.reason;
+    },
+    start: (options) => start(shape, options),
+  };
+});
