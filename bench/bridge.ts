@@ -20,10 +20,10 @@ export interface BenchBridge {
   stop(): Promise<void>;
 }
 
-/** Starts `rpmsg-bridge serve` with guests behind vhost-user sockets and whatever else the configuration says. */
+/** Starts `rpmsg-bridge serve` with guests behind vhost-user sockets. */
 export async function startBenchBridge(
   guests: GuestConfigs,
-  options: StartOptions & { config?: Readonly<Record<string, unknown>> } = {},
+  options: StartOptions = {},
 ): Promise<BenchBridge> {
   const directory = mkdtempSync(join(tmpdir(), "rpmsg-bench-"));
   const socketOf = (guest: string) => join(directory, `${guest}.sock`);
@@ -33,7 +33,7 @@ export async function startBenchBridge(
   ]);
   const file = join(directory, "bench.yaml");
   // JSON is YAML.
-  writeFileSync(file, JSON.stringify({ ...options.config, guests: Object.fromEntries(configs) }));
+  writeFileSync(file, JSON.stringify({ logLevel: "warn", guests: Object.fromEntries(configs) }));
   const bridge = await startProcess(
     "server/main.js",
     ["serve", "--config", file, "--listen", "127.0.0.1:0"],

@@ -5,7 +5,7 @@ import type { BenchOptions, Sample, Shape } from "./scenario.ts";
 export interface EchoTarget {
   port: number;
   path: string;
-  /** Processes whose CPU use is part of the figures, by role: `server` gives `cpuServer`. */
+  /** Processes whose CPU use is part of the figures, by role: `Server` gives `cpuServer`. */
   watch: Readonly<Record<string, number>>;
   stream?: boolean;
   subprotocol?: string;
@@ -26,12 +26,13 @@ export async function measureEcho(
   const load: LoadOptions = {
     ...shape,
     ...{ port, path, stream, subprotocol, measureMs },
-    ...{ warmupMs: measureMs / 3, watchPids: Object.values(watch) },
+    ...{ warmupMs: Math.round(measureMs / 3), watchPids: Object.values(watch) },
   };
   const result = await runLoad(load);
   if (result.errors > 0) throw new Error(`${path}: ${result.errors} errors, first: ${result.firstFault}`);
   const { perSecond, p50us, p99us, cpu, watchedCpu } = result;
   const cpus = roles.map((role, i) => [`cpu${role}`, watchedCpu[i] ?? Number.NaN] as const);
-  const cost = ((watchedCpu[0] ?? Number.NaN) * 1e6) / perSecond;
-  return { perSecond, p50us, p99us, cost, cpuGenerator: cpu, ...Object.fromEntries(cpus) };
+  const server = watchedCpu[roles.indexOf("Server")];
+  const cost = server === undefined ? {} : { cost: (server * 1e6) / perSecond };
+  return { perSecond, p50us, p99us, ...cost, cpuGenerator: cpu, ...Object.fromEntries(cpus) };
 }

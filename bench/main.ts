@@ -71,7 +71,7 @@ async function run(scenario: Scenario): Promise<ScenarioResult | undefined> {
     const samples = await interleave({
       rounds,
       variants: running.variants,
-      onMeasured: (variant, round) => process.stderr.write(`  round ${round + 1}, ${variant}          \r`),
+      onMeasured: (variant, round) => process.stderr.write(`round ${round + 1}, ${variant}\n`),
     });
     const notes = running.notes?.() ?? [];
     const date = new Date().toISOString();

@@ -104,7 +104,7 @@ const readers = Array.from({ length: options.clients }, () => new StreamReader()
 await Promise.all(readers.map((reader) => reader.opened.promise));
 const [first] = readers as [StreamReader];
 first.send(String(options.size));
-await elapsed(options.measureMs / 3);
+await elapsed(Math.round(options.measureMs / 3));
 messages = 0;
 const watched = options.watchPids.map((pid) => ({ pid, before: processCpuSeconds(pid) }));
 const cpuBefore = process.cpuUsage();

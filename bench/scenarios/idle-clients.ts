@@ -25,8 +25,6 @@ export const idleClients: Scenario = {
       const url = `${bridge.url.replace("http", "ws")}/ws/v1/vm/echo`;
       const shape = { clients: 16, size: 64, inFlight: 16 };
       const target = { port: bridge.port, path: "/ws/v1/vm/echo", watch: { Server: bridge.process.pid } };
-      // Warm, so that what is compiled and kept for any load is not counted for the idle clients.
-      await measureEcho(shape, target, { measureMs: 500 });
       const before = await bridge.process.ask("figures");
       const idle = await startProcess("bench/load/idle-clients.js", [JSON.stringify({ url, clients })], {
         readyTimeoutMs: 120_000,

@@ -16,7 +16,7 @@ function residentMib(pid: number): number {
 
 async function measure(entry: string, args: readonly string[]): Promise<Sample> {
   const before = performance.now();
-  const started = await startProcess(entry, args);
+  const started = await startProcess(entry, args, { env: { RPMSG_BRIDGE_LOG_LEVEL: "warn" } });
   const readyMs = performance.now() - before;
   await elapsed(REST_MS);
   const rssMib = residentMib(started.pid);
