@@ -2,6 +2,9 @@ import { runLoad } from "./harness.ts";
 import type { LoadOptions } from "./load/load-options.ts";
 import type { BenchOptions, Sample, Shape } from "./scenario.ts";
 
+/** The generator is a new process each time: it has to compile what it runs. */
+const LEAST_WARMUP_MS = 300;
+
 export interface EchoTarget {
   port: number;
   path: string;
@@ -26,7 +29,7 @@ export async function measureEcho(
   const load: LoadOptions = {
     ...shape,
     ...{ port, path, stream, subprotocol, measureMs },
-    ...{ warmupMs: Math.round(measureMs / 3), watchPids: Object.values(watch) },
+    ...{ warmupMs: Math.max(LEAST_WARMUP_MS, Math.round(measureMs / 3)), watchPids: Object.values(watch) },
   };
   const result = await runLoad(load);
   if (result.errors > 0) throw new Error(`${path}: ${result.errors} errors, first: ${result.firstFault}`);

@@ -83,6 +83,14 @@ async function run(scenario: Scenario): Promise<ScenarioResult | undefined> {
   }
 }
 
+/** After each scenario: a long run that is ended leaves what it has measured. */
+function write(scenario: Scenario, result: ScenarioResult): void {
+  mkdirSync(DIRECTORY, { recursive: true });
+  const all = mergeResults(RESULTS, { [scenario.name]: result });
+  writeFileSync(join(DIRECTORY, `${scenario.name}.svg`), drawChart(scenario, result));
+  writeFileSync(PAGE, writePage(readFileSync(PAGE, "utf8"), scenarios, all));
+}
+
 const isGross = (name: string, { samples }: ScenarioResult) =>
   judge(name, samples).some(({ verdict }) => verdict === "missed grossly");
 
@@ -96,6 +104,7 @@ for (const scenario of chosen) {
   if (values.short && result !== undefined && isGross(name, result)) result = await run(scenario);
   if (result === undefined) continue;
   results[name] = result;
+  if (values.write) write(scenario, result);
   failed ||= values.short && isGross(name, result);
 }
 if (chosen.length > 1) console.log(targetTable(Object.keys(results), results));
@@ -105,14 +114,4 @@ if (base !== undefined) {
   failed ||= changes.some(({ regression }) => regression);
 }
 if (values.json !== undefined) writeFileSync(values.json, `${JSON.stringify(results, undefined, 1)}\n`);
-if (values.write) {
-  mkdirSync(DIRECTORY, { recursive: true });
-  const all = mergeResults(RESULTS, results);
-  for (const scenario of chosen) {
-    const result = results[scenario.name];
-    if (result !== undefined)
-      writeFileSync(join(DIRECTORY, `${scenario.name}.svg`), drawChart(scenario, result));
-  }
-  writeFileSync(PAGE, writePage(readFileSync(PAGE, "utf8"), scenarios, all));
-}
 process.exit(failed ? 1 : 0);

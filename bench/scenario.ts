@@ -2,7 +2,7 @@
 export type Sample = Readonly<Record<string, number>>;
 
 export interface BenchOptions {
-  /** Milliseconds of one measurement, after a third of that as warm-up. */
+  /** Milliseconds of one measurement, after a third of that, but at least 300 ms, as warm-up. */
   measureMs: number;
 }
 

@@ -6,6 +6,8 @@ import { deferred } from "./deferred.ts";
 import { binaryHeader, clientFrame, FIN_BINARY, FIN_PING } from "./frames.ts";
 import { upgradeRequest } from "./handshake.ts";
 
+const QUIET_MS = 200;
+
 export interface FanOutOptions {
   port: number;
   path: string;
@@ -115,7 +117,8 @@ const perSecond = messages / seconds;
 const { user, system } = process.cpuUsage(cpuBefore);
 const watchedCpu = watched.map(({ pid, before }) => (processCpuSeconds(pid) - before) / seconds);
 first.send("stop");
-await elapsed(100);
+// Until the stream has ended: a connection that is cut off takes what was sent on it with it.
+for (let before = -1; before < messages; await elapsed(QUIET_MS)) before = messages;
 for (const { socket } of readers) socket.destroy();
 const result: FanOutResult = { perSecond, errors, cpu: (user + system) / 1e6 / seconds, watchedCpu };
 process.stdout.write(`${JSON.stringify(result)}\n`);

@@ -5,6 +5,8 @@ import { WebSocketServer } from "ws";
 
 /** As the bridge's slowReaderBytes: from here on the stream waits for the client that has most to read. */
 const MOST_WAITING = 1 << 20;
+/** Messages in a turn of the event loop, so that clients are heard meanwhile. */
+const TURN = 32;
 
 /**
  * Fan-out as a user would write it: a stream of messages comes from another process over a Unix socket, and each goes
@@ -18,24 +20,35 @@ const busy = (ws: WebSocket) => ws.bufferedAmount > MOST_WAITING;
 
 const input = createServer((source) => {
   source.pause();
-  let rest = Buffer.alloc(0);
+  let waiting = Buffer.alloc(0);
+  let stepping = false;
   const goOn = () => {
-    if (size === 0) return;
-    if ([...server.clients].some(busy)) setImmediate(goOn);
-    else source.resume();
+    if (stepping) return;
+    stepping = true;
+    setImmediate(step);
   };
-  source.on("data", (chunk) => {
-    const bytes = Buffer.concat([rest, chunk]);
-    let at = 0;
-    for (; size > 0 && at + size <= bytes.length; at += size) {
-      const message = bytes.subarray(at, at + size);
+  const step = () => {
+    stepping = false;
+    if (size === 0) return;
+    if ([...server.clients].some(busy)) return goOn();
+    if (waiting.length < size) return void source.resume();
+    const end = Math.min(TURN, Math.floor(waiting.length / size)) * size;
+    for (let at = 0; at < end; at += size) {
+      const message = waiting.subarray(at, at + size);
       for (const ws of server.clients) ws.send(message);
     }
-    rest = bytes.subarray(at);
+    waiting = waiting.subarray(end);
+    goOn();
+  };
+  source.on("data", (chunk) => {
     source.pause();
+    waiting = Buffer.concat([waiting, chunk]);
     goOn();
   });
   server.on("connection", (ws) => {
+    ws.on("close", () => {
+      if (server.clients.size === 0) size = 0;
+    });
     ws.on("message", (data: Buffer) => {
       const text = data.toString();
       size = text === "stop" ? 0 : Number(text);

@@ -64,9 +64,7 @@ async function start(shape: Shape, options: BenchOptions): Promise<Running> {
       ...["-device", "virtserialport,chardev=tcp,nr=2"],
     ],
   });
-  await guest.run(
-    "until [ -c /dev/rpmsg0 ] && ls /dev/vport*p2; do usleep 20000; done",
-  );
+  await guest.run("until [ -c /dev/rpmsg0 ] && ls /dev/vport*p2; do usleep 20000; done");
   const [port = ""] = (await guest.run("ls /dev | grep -o '^vport[0-9]*'")).output.split("\n");
   const { size } = shape;
   // The guest has to speak first: the bridge learns the address of its end from that.
