@@ -1,7 +1,7 @@
 /**
  * `npm run bench [-- OPTIONS]`: scenarios in turns with their peers, as ratios within each round.
  *
- * --only=NAME,...     scenarios whose names begin so
+ * --only=NAME,...     scenarios of these names, or whose names begin so
  * --rounds=N          default 7
  * --measure=MS        of one measurement, default 1000
  * --short             a few scenarios in a short time; fails where a target is missed by more than a factor of two
@@ -42,9 +42,12 @@ const { values } = parseArgs({
 const rounds = Number(values.rounds ?? (values.short ? 3 : 7));
 const options: BenchOptions = { measureMs: Number(values.measure ?? (values.short ? 300 : 1000)) };
 const prefixes = values.only.split(",");
+/** A whole name is that scenario alone: echo-16x64x1 is not echo-16x64x16, too. */
+const isNamed = (name: string, prefix: string) =>
+  scenarios.some((each) => each.name === prefix) ? name === prefix : name.startsWith(prefix);
 const chosen = scenarios.filter(
   ({ name, short = false }) =>
-    prefixes.some((prefix) => name.startsWith(prefix)) && (short || !values.short || values.only !== ""),
+    prefixes.some((prefix) => isNamed(name, prefix)) && (short || !values.short || values.only !== ""),
 );
 if (!(Number.isInteger(rounds) && rounds > 0 && options.measureMs > 0) || chosen.length === 0) {
   const names = scenarios.map(({ name }) => name).join(", ");
