@@ -10,6 +10,8 @@ import type { RequestSnapshot } from "./request-side.ts";
 import { RequestSide } from "./request-side.ts";
 import type { ResponseSnapshot, Sender, Unread } from "./response-side.ts";
 import { ResponseSide } from "./response-side.ts";
+import type { TapHandler } from "./ring-tap.ts";
+import { RingTap } from "./ring-tap.ts";
 import type { SendQueueEvents, SendQueueOptions, Target } from "./send-queue.ts";
 import { SendQueue } from "./send-queue.ts";
 import type { DeviceQueue, QueuePosition } from "./virtqueue/device-queue.ts";
@@ -425,6 +427,16 @@ export class RpmsgDevice {
 
   restoreUnread(sender: Sender, unread: readonly Unread[]): void {
     this.#response.restoreUnread(sender, unread);
+  }
+
+  /**
+   * Shows every message that goes through the queues, name service and what is dropped included, until it is set to
+   * undefined: so many as the counters say.
+   */
+  set tap(handler: TapHandler | undefined) {
+    const tap = handler && new RingTap(handler);
+    this.#request.tap = tap;
+    this.#response.tap = tap;
   }
 
   /** Looks at both queues, for kicks that may have been lost. */

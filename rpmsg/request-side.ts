@@ -1,6 +1,7 @@
 import type { AddressTable } from "./address-table.ts";
 import type { Endpoint } from "./endpoint.ts";
 import { GuestError } from "./errors.ts";
+import type { RingTap } from "./ring-tap.ts";
 import type { DeviceQueue, Segment } from "./virtqueue/device-queue.ts";
 import { HEADER_SIZE, MAX_PAYLOAD } from "./wire/header.ts";
 
@@ -30,6 +31,8 @@ export class RequestSide {
   bytes = 0;
   malformed = 0;
   unknownAddress = 0;
+  /** Sees every message that is taken. */
+  tap: RingTap | undefined;
 
   readonly #endpoints: AddressTable<Endpoint>;
   readonly #events: RequestEvents;
@@ -161,7 +164,7 @@ export class RequestSide {
   #receive(queue: DeviceQueue): void {
     const available = queue.readableLength - HEADER_SIZE;
     if (available < 0) {
-      this.malformed++;
+      this.#refuse(queue);
       return;
     }
     const first = queue.segments[0] as Segment;
@@ -182,10 +185,11 @@ export class RequestSide {
       length = (this.#header[3] as number) & 0xffff;
     }
     if (length > available) {
-      this.malformed++;
+      this.#refuse(queue);
       return;
     }
     const endpoint = this.#endpoints.get(dst);
+    if (this.tap !== undefined) this.tap.taken(queue, endpoint !== undefined, src, dst, length);
     if (endpoint === undefined) {
       this.unknownAddress++;
       return;
@@ -199,6 +203,12 @@ export class RequestSide {
     this.#scratch ??= new Uint8Array(HEADER_SIZE + MAX_PAYLOAD);
     queue.gather(this.#scratch, HEADER_SIZE + length);
     endpoint.receive(src, this.#scratch, HEADER_SIZE, length);
+  }
+
+  /** The current chain is no message. */
+  #refuse(queue: DeviceQueue): void {
+    this.malformed++;
+    this.tap?.malformed(queue);
   }
 
   #scheduleDrain(): void {

@@ -1,4 +1,5 @@
 import { GuestError } from "./errors.ts";
+import type { RingTap } from "./ring-tap.ts";
 import type { SendQueue, SendQueueDevice } from "./send-queue.ts";
 import type { DeviceQueue } from "./virtqueue/device-queue.ts";
 import { DEFAULT_MTU, HEADER_SIZE, MAX_PAYLOAD } from "./wire/header.ts";
@@ -47,6 +48,8 @@ export class ResponseSide implements SendQueueDevice {
   mtu = DEFAULT_MTU;
   messages = 0;
   bytes = 0;
+  /** Sees every message that is sent. */
+  tap: RingTap | undefined;
 
   readonly #events: ResponseEvents;
   /** Set while the queue runs and is not broken. */
@@ -196,6 +199,7 @@ export class ResponseSide implements SendQueueDevice {
     this.#tickets[queue.head] = ticket;
     this.messages++;
     this.bytes += length;
+    if (this.tap !== undefined) this.tap.sent(src, dst, bytes, offset, length);
     this.#schedulePublish();
     return "sent";
   }
