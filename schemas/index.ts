@@ -31,6 +31,7 @@ export {
 export { type EndpointState, GuestName, type GuestState, Origin, parseAddress } from "./identity.ts";
 export type { Limits, Rate } from "./limits.ts";
 export {
+  CaptureQuery,
   Endpoint,
   type EndpointCounters,
   EndpointCreate,

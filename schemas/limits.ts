@@ -68,6 +68,13 @@ export const Limits = z.strictObject({
   limitLocal: z.boolean().default(false),
   /** Most event streams; beyond them 503 `overloaded`. */
   eventStreams: Count.default(1024),
+  /** Most captures; beyond them 503 `overloaded`. And bytes that may wait for one: then messages are left out of it. */
+  captures: Count.default(16),
+  captureBytes: z
+    .int()
+    .min(65_536)
+    .max(2 ** 30)
+    .default(2 ** 22),
   /** Longest message of a client; frames of JSON text may be twice as long. */
   payloadBytes: z.int().min(1).max(65_535).default(65_535),
   /** Most fragments of a message, and most pieces of a frame that wait for the rest of it; then 1008. */

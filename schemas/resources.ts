@@ -90,6 +90,15 @@ export const EndpointFilter = z.strictObject({
   ...page,
 });
 
+/** The query of a capture: which guest, and which endpoints; what is given must be equal. */
+export const CaptureQuery = z.strictObject({
+  guest: z.string().optional(),
+  name: z.string().optional(),
+  origin: Origin.optional(),
+  address: AddressText.optional(),
+});
+export type CaptureQuery = z.infer<typeof CaptureQuery>;
+
 /** The body that declares an endpoint. */
 export const EndpointCreate = EndpointDeclaration;
 

@@ -16,7 +16,7 @@ import { refuse } from "./channel/upgrade.ts";
 import { ClientCounts } from "./client-counts.ts";
 import { mostDescriptors } from "./descriptors.ts";
 import { Directory } from "./directory.ts";
-import type { EndpointPort } from "./endpoint-port.ts";
+import type { EndpointPort, GuestTap } from "./endpoint-port.ts";
 import { EventLog } from "./event-log.ts";
 import type { AttachmentSnapshot, GuestEvents } from "./guests/attachment.ts";
 import { Attachment } from "./guests/attachment.ts";
@@ -33,6 +33,9 @@ import { HttpProblem } from "./problem.ts";
 /** How much of the drain's time clients get to close. */
 const CLIENTS_SHARE = 0.7;
 
+/** Milliseconds that captures have to end, however late it is. */
+const LAST_WORDS = 300;
+
 /** The composition root: guests on one side, channels on the other, the directory between them. */
 export class Bridge implements ChannelHost {
   readonly config: Config;
@@ -42,6 +45,8 @@ export class Bridge implements ChannelHost {
   readonly events: EventLog;
   readonly counts = new ClientCounts();
   readonly channels: Channels;
+  /** Those that run: each is ended with the bridge, and at a hand-over. */
+  readonly captures = new Set<{ end(): Promise<void> }>();
   /** Of the bytes that wait for all guests. */
   readonly guestBudget: MemoryBudget;
   /** Who requests are from, and who is let in. */
@@ -134,7 +139,7 @@ export class Bridge implements ChannelHost {
   async suspend(timeout: number): Promise<void> {
     this.#state = "suspended";
     this.events.end();
-    await this.channels.restart(timeout);
+    await Promise.all([this.channels.restart(timeout), this.#endCaptures(timeout)]);
   }
 
   /** Between `pause` and `resume`: what is asked for now is not part of what is handed over. */
@@ -260,6 +265,15 @@ export class Bridge implements ChannelHost {
     }
   }
 
+  /**
+   * Shows what goes through a guest's rings.
+   * @returns ends it
+   * @throws HttpProblem guest-unknown
+   */
+  tap(guest: string, tap: GuestTap): () => void {
+    return this.#guest(guest).taps.add(tap);
+  }
+
   describe(endpoint: EndpointPort): Endpoint {
     return this.directory.describe(endpoint);
   }
@@ -306,6 +320,8 @@ export class Bridge implements ChannelHost {
     const deadline = performance.now() + drainTimeout;
     await this.channels.drain(drainTimeout * CLIENTS_SHARE);
     await Promise.all([...this.#guests.values()].map((guest) => guest.drained(deadline - performance.now())));
+    // Last: they show what the others did.
+    await this.#endCaptures(Math.max(deadline - performance.now(), LAST_WORDS));
     this.close();
   }
 
@@ -315,6 +331,17 @@ export class Bridge implements ChannelHost {
     this.#state = "closed";
     this.channels.close();
     for (const guest of this.#guests.values()) guest.close();
+  }
+
+  /** Gives those who capture the rest, as far as they take it in time. */
+  async #endCaptures(timeout: number): Promise<void> {
+    if (this.captures.size === 0) return;
+    let timer: NodeJS.Timeout | undefined;
+    const late = new Promise<void>((resolve) => {
+      timer = setTimeout(resolve, timeout);
+    });
+    await Promise.race([Promise.all([...this.captures].map((each) => each.end())), late]);
+    clearTimeout(timer);
   }
 
   #guest(name: string): Attachment {

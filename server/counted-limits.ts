@@ -12,6 +12,8 @@ export const countedLimits = [
   "requestRate",
   "messageRate",
   "eventStreams",
+  "captures",
+  "captureBytes",
   "payloadBytes",
   "fragments",
   "bufferedChunks",

@@ -167,3 +167,29 @@ export interface EndpointPort {
     events: ChannelEvents<Ticket>,
   ): ChannelPort<Ticket>;
 }
+
+/**
+ * A message that went through a ring of a guest, as a capture sees it; valid during the call only. `malformed` and
+ * `unknown-address` are what the guest's counters call so.
+ */
+export interface TappedMessage {
+  readonly toGuest: boolean;
+  readonly outcome: "passed" | "malformed" | "unknown-address";
+  /** RPMsg header and payload: `length` bytes from the start, of `originalLength` that there were. */
+  readonly packet: Uint8Array;
+  readonly length: number;
+  readonly originalLength: number;
+  readonly dst: number;
+}
+
+/** What the guest knows of a tapped message besides. */
+export interface TapFacts {
+  readonly generation: number;
+  /** The endpoint with the message's address on the side of the host; undefined where nobody has it. */
+  readonly endpoint: EndpointPort | undefined;
+  /** The name in a message of name service, one character a byte. */
+  readonly announced: string | undefined;
+}
+
+/** Sees every message of both rings of a guest. It must not throw, and it must not send. */
+export type GuestTap = (message: TappedMessage, facts: TapFacts) => void;

@@ -28,6 +28,11 @@ export class Patterns {
     return this.#patterns.some((each) => fits(each.guest, guest));
   }
 
+  /** Every endpoint of this guest matches one pattern. */
+  matchAllOf(guest: string): boolean {
+    return this.#patterns.some((each) => fits(each.guest, guest) && isAny(each.name));
+  }
+
   /** Every endpoint of every guest matches one pattern. */
   get matchAll(): boolean {
     return this.#patterns.some(({ guest, name }) => isAny(guest) && isAny(name));

@@ -84,6 +84,19 @@ export class Permit {
     if (refusal !== undefined) throw this.#problem(refusal, right, what);
   }
 
+  /** Whether it has the right to every endpoint that the guest has, or could have. */
+  mayAll(right: Right, guest: string): boolean {
+    const patterns = this.#patterns;
+    return patterns === undefined || patterns.get(right)?.matchAllOf(guest) === true;
+  }
+
+  /** For what shows as much as may be seen of these guests. @throws HttpProblem forbidden: it would be nothing */
+  demandSome(right: Right, guests: readonly string[], what: string): void {
+    const own = this.#patterns?.get(right);
+    if (this.#patterns === undefined || guests.some((guest) => own?.matchGuest(guest) === true)) return;
+    throw this.#problem("forbidden", right, what);
+  }
+
   /** For what concerns all guests. @throws HttpProblem forbidden */
   demandAdmin(what: string): void {
     if (this.#patterns?.get("admin")?.matchAll !== false) return;

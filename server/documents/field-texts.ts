@@ -91,6 +91,7 @@ export const fieldTexts = {
   "Query.guest": "Endpoints of this guest only.",
   "Query.name": "Endpoints of this name only, as it is listed.",
   "Query.origin": "Endpoints of this side only.",
+  "Query.address": "The endpoint at this address only, decimal or with 0x.",
   "Query.limit": "Most endpoints of an answer.",
   "Query.after": "The list goes on behind the endpoint with this id.",
   "Query.timeout": "As in a JSON body.",

@@ -12,6 +12,7 @@ import type { AttachedEndpoint } from "./attached-endpoint.ts";
 import type { EndpointEvents, EndpointSetSnapshot } from "./endpoint-set.ts";
 import { EndpointSet } from "./endpoint-set.ts";
 import { GuestCounts } from "./guest-counts.ts";
+import { GuestTaps } from "./guest-taps.ts";
 import type { LinkSnapshot } from "./vhost-user-snapshot.ts";
 
 /** What the outside is told of a guest. */
@@ -63,6 +64,7 @@ export class Attachment {
   readonly name: string;
   readonly device: RpmsgDevice;
   readonly endpoints: EndpointSet;
+  readonly taps: GuestTaps;
   readonly log: BurstLog;
   readonly counts = new GuestCounts();
   /** Of the bytes that wait for all guests. */
@@ -107,6 +109,7 @@ export class Attachment {
       },
       { maxGuestAnnouncements: limits.guestAnnouncements },
     );
+    this.taps = new GuestTaps(this.device, this.endpoints.locals);
   }
 
   /**

@@ -3,10 +3,11 @@ import type { Family } from "./family.ts";
 import { counter, gauge } from "./family.ts";
 
 /** What is there of that which has a limit, and how often each limit was reached. */
-export function limitFamilies({ admission, channels, guestBudget, counts }: Bridge): Family[] {
+export function limitFamilies({ admission, channels, captures, guestBudget, counts }: Bridge): Family[] {
   return [
     gauge("rpmsg_bridge_connections", "Connections of all kinds.", admission.connections),
     gauge("rpmsg_bridge_event_streams", "Streams of events.", admission.eventStreams),
+    gauge("rpmsg_bridge_captures", "Captures.", captures.size),
     gauge("rpmsg_bridge_waiting_sessions", "Sessions whose clients are away.", channels.waitingSessions),
     gauge(
       "rpmsg_bridge_waiting_bytes",

@@ -197,7 +197,19 @@ const operations: Record<string, Operation> = {
     rest(stage, "POST", "/api/v1/guests/demo/endpoints", { name: "echo", address: 3000 }),
   withdraw: (stage) => rest(stage, "DELETE", one(stage.id)),
   metrics: (stage) => rest(stage, "GET", "/metrics"),
+  "capture its guest": ({ running, token }) => captureOf(running.url, "guest=demo", token),
+  "capture everything": ({ running, token }) => captureOf(running.url, "", token),
 };
+
+/** Its status or code; one that begins is left. */
+async function captureOf(url: string, query: string, { headers }: TestToken): Promise<Outcome> {
+  const controller = new AbortController();
+  const { signal } = controller;
+  const response = await fetch(`${url}/api/v1/capture?${query}`, { headers, signal });
+  const outcome = response.ok ? "open" : ((await response.json()) as { code: string }).code;
+  controller.abort();
+  return outcome;
+}
 
 /** A stage for a client with these rights to demo's echo. */
 async function stageFor(granted: readonly Right[], readOnly = false): Promise<Stage> {
@@ -218,6 +230,8 @@ const table: Record<string, Outcome[]> = {
   //                         nothing           list     read              write             announce    admin
   "see the guest": ["guest-unknown", "200", "200", "200", "200", "200"],
   "see it": ["guest-unknown", "200", "200", "200", "200", "200"],
+  "capture its guest": ["guest-unknown", no, "open", no, no, no],
+  "capture everything": [no, no, "open", no, no, no],
   "see it in events": ["200 ", seen, seen, seen, seen, seen],
   "send, raw": ["guest-unknown", no, "1008 forbidden", "sent", no, no],
   "send, JSON": ["guest-unknown", no, "error forbidden", "sent", no, no],

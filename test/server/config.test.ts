@@ -52,6 +52,8 @@ test("with nothing given there is the guest demo on 127.0.0.1:8080, and every de
       messageRate: { perSecond: 10_000, burst: 20_000 },
       limitLocal: false,
       eventStreams: 1024,
+      captures: 16,
+      captureBytes: 4_194_304,
       payloadBytes: 65_535,
       fragments: 16,
       bufferedChunks: 64,
@@ -80,7 +82,7 @@ test("the example file is right, and the limits that it shows are the defaults",
   expect(Object.keys(guests).length).toBeGreaterThan(0);
   const [, limits = ""] = /^(# limits:\n(?:# {3}.*\n?)*)/m.exec(example) ?? [];
   expect((await load(limits.replaceAll(/^# /gm, ""))).limits).toEqual((await loadConfig({}, {})).limits);
-  expect(limits.split("\n").filter((line) => line.startsWith("#   "))).toHaveLength(36);
+  expect(limits.split("\n").filter((line) => line.startsWith("#   "))).toHaveLength(38);
 });
 
 describe("flags go before the environment, that before the file, that before defaults", () => {

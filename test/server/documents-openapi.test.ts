@@ -213,6 +213,12 @@ test("every answer of the document is given by the bridge, with a body as its sc
   const stream = await fetch(`${url}/api/v1/events`, { signal: events.signal });
   checker.check("watchEvents", stream, "event: ready");
   events.abort();
+  const capture = new AbortController();
+  const captured = await fetch(`${url}/api/v1/capture`, { signal: capture.signal });
+  checker.check("capture", captured, "bytes");
+  capture.abort();
+  await ask("capture", "/api/v1/capture?what=ever");
+  await ask("capture", "/api/v1/capture?guest=nobody");
 
   // Guests and endpoints.
   await ask("listGuests", "/api/v1/guests");
@@ -287,6 +293,7 @@ test("every answer of the document is given by the bridge, with a body as its sc
     ["listEndpointsOfGuest", "GET", endpoints],
     ["getEndpoint", "GET", e1],
     ["watchEvents", "GET", "/api/v1/events"],
+    ["capture", "GET", "/api/v1/capture"],
     ["issueTicket", "POST", "/api/v1/tickets"],
     ["openSession", "POST", "/api/v1/sessions"],
     ["declareEndpoint", "POST", endpoints, { name: "service" }],
@@ -300,7 +307,8 @@ test("every answer of the document is given by the bridge, with a body as its sc
       [readOnly, all.headers],
     ] as const;
     // What is given to whoever may watch has no end.
-    for (const [{ url: base }, shown] of operationId === "watchEvents" ? ways.slice(0, 1) : ways) {
+    const few = { watchEvents: 1, capture: 2 }[operationId];
+    for (const [{ url: base }, shown] of ways.slice(0, few)) {
       const headers = { ...shown, ...(body && { "content-type": "application/json" }) };
       await ask(operationId, path, { method, headers, ...(body && { body: JSON.stringify(body) }) }, base);
     }
