@@ -1,9 +1,12 @@
-import { statSync } from "node:fs";
+import { readFileSync, statSync } from "node:fs";
 import { extname, resolve } from "node:path";
 import { pathToFileURL } from "node:url";
 import { EmulatedGuest } from "../../guest/index.ts";
 import type { GuestConfig } from "../../schemas/index.ts";
 import { ConfigError } from "../config/config-error.ts";
+
+/** A file that is no program, but what a guest has said. */
+const CAPTURE = ".pcapng";
 
 type EmulatedConfig = Extract<GuestConfig, { kind: "emulated" }>;
 
@@ -38,7 +41,7 @@ export async function loadEmulatedGuest(
   return found;
 }
 
-/** What a file exports as its default; where that is a function, what it returns. */
+/** What a file exports as its default; where that is a function, what it returns. Of a capture, the guest that plays it. */
 async function exportOf(path: string, fail: (reason: string) => never): Promise<unknown> {
   const file = resolve(path);
   try {
@@ -46,6 +49,14 @@ async function exportOf(path: string, fail: (reason: string) => never): Promise<
   } catch (error) {
     if (error instanceof ConfigError) throw error;
     fail(`cannot read ${path}: ${(error as NodeJS.ErrnoException).code}`);
+  }
+  if (extname(file) === CAPTURE) {
+    const { guestOfCapture } = await import("./replay-guest.ts");
+    try {
+      return guestOfCapture(readFileSync(file));
+    } catch (error) {
+      return fail(`${path}: ${firstLine(error)}`);
+    }
   }
   let exported: unknown;
   try {

@@ -1,0 +1,86 @@
+import { createReadStream } from "node:fs";
+import type { CapturedItem } from "../capture/pcapng-reader.ts";
+import { PcapngError, PcapngReader } from "../capture/pcapng-reader.ts";
+import { explain } from "./advice.ts";
+import type { ClientFlags } from "./client.ts";
+import { ask, incomprehensible, listEndpoints, problemText, textOf } from "./client.ts";
+import { CommandError, exitCode } from "./command-error.ts";
+import { parseReference } from "./reference.ts";
+
+/** What of a bridge is captured. */
+export interface CaptureScope {
+  guest?: string;
+  /** GUEST/ENDPOINT */
+  endpoint?: string;
+}
+
+/**
+ * Follows a capture of a running bridge until it ends or breaks off.
+ * @throws CommandError
+ */
+export async function* followCapture(
+  scope: CaptureScope,
+  flags: ClientFlags,
+  signal: AbortSignal,
+): AsyncGenerator<CapturedItem> {
+  const path = `/api/v1/capture?${(await queryOf(scope, flags)).toString()}`;
+  const response = await ask(path, flags, {}, signal);
+  if (response.statusCode !== 200) {
+    throw new CommandError(problemText(response.statusCode ?? 0, await textOf(response), flags));
+  }
+  const reader = new PcapngReader();
+  try {
+    for await (const part of response as AsyncIterable<Buffer>) yield* reader.read(part);
+    reader.end();
+  } catch (error) {
+    throw error instanceof PcapngError ? incomprehensible(flags, error.message) : error;
+  }
+}
+
+/**
+ * Reads a file.
+ * @throws CommandError
+ */
+export async function* readCapture(path: string): AsyncGenerator<CapturedItem> {
+  const reader = new PcapngReader();
+  try {
+    const parts = path === "-" ? process.stdin : createReadStream(path);
+    for await (const part of parts as AsyncIterable<Buffer>) yield* reader.read(part);
+    reader.end();
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    if (error instanceof PcapngError || code !== undefined) {
+      const name = path === "-" ? "standard input" : path;
+      throw new CommandError(`cannot read ${name}: ${code ?? (error as Error).message}`);
+    }
+    throw error;
+  }
+}
+
+async function queryOf({ guest, endpoint }: CaptureScope, flags: ClientFlags): Promise<URLSearchParams> {
+  const query = new URLSearchParams();
+  if (guest !== undefined) query.set("guest", guest);
+  if (endpoint === undefined) return query;
+  const reference = parseReference(endpoint);
+  if (guest !== undefined && guest !== reference.guest) {
+    throw new CommandError(`--guest ${guest} has no endpoint ${endpoint}`, exitCode.usage);
+  }
+  query.set("guest", reference.guest);
+  // An endpoint that the guest announces again after a reset has another id: the capture goes on with its name.
+  const { name, address, origin } =
+    reference.id === undefined ? { ...reference, origin: undefined } : await byId();
+  if (name !== undefined) query.set("name", name);
+  if (address !== undefined && address !== null) query.set("address", String(address));
+  if (origin !== undefined) query.set("origin", origin);
+  return query;
+
+  async function byId() {
+    const found = (await listEndpoints(flags, { guest: reference.guest })).find(
+      ({ id }) => id === reference.id,
+    );
+    if (found !== undefined) return found;
+    throw new CommandError(
+      explain(`guest "${reference.guest}" has no endpoint "~${reference.id}"`, "endpoint-unknown"),
+    );
+  }
+}
