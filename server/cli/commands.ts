@@ -70,6 +70,29 @@ Examples:
   rpmsg-bridge watch
   rpmsg-bridge watch --json | jq --unbuffered -r 'select(.event == "guest") | .data.state'`;
 
+const CAPTURE_EXAMPLES = `${CLIENT_NOTE}
+
+Every message of the guests' rings, with name service and what the bridge drops. Ctrl-c ends it with 0.
+
+Examples:
+  rpmsg-bridge capture --guest vm0 -w vm0.pcapng
+  rpmsg-bridge capture -w trace.pcapng --file-size 10000000 --files 5
+  rpmsg-bridge capture -w - | wireshark -X lua_script:docs/wireshark/rpmsg.lua -k -i -`;
+
+const DUMP_EXAMPLES = `${CLIENT_NOTE}
+
+Examples:
+  rpmsg-bridge dump --endpoint demo/tty
+  rpmsg-bridge dump --read trace.pcapng`;
+
+const REPLAY_EXAMPLES = `
+With --to, what clients had sent goes to the endpoints of the same names. With --socket, an emulated guest announces the
+endpoints of the captured one and sends what it had sent; serve --guest demo=emulated:FILE.pcapng does so in its process.
+
+Examples:
+  rpmsg-bridge replay trace.pcapng --to demo
+  rpmsg-bridge replay trace.pcapng --socket /run/rpmsg/vm0.sock --fast`;
+
 const COMPLETION_EXAMPLES = `
 Examples:
   source <(rpmsg-bridge completion bash)        in ~/.bashrc
@@ -178,6 +201,51 @@ export function buildProgram(): Command {
     .addHelpText("after", SEND_EXAMPLES)
     .action(async (endpoint, data, flags) => (await import("./send.ts")).send(endpoint, data, flags));
 
+  client(program, "capture", "write every message to a file that Wireshark reads")
+    .requiredOption("-w, --write <file>", "the file (pcapng); - for standard output")
+    .option("--guest <guest>", "only one guest")
+    .option("--endpoint <endpoint>", "only one endpoint")
+    .option("--count <number>", "end after so many messages", wholeNumber)
+    .option("--file-size <bytes>", "begin the next file, NAME-00001, after so many bytes", wholeNumber)
+    .option("--files <number>", "keep the last so many files", wholeNumber)
+    .addOption(
+      new Option(
+        "--on-full <action>",
+        "where the disk is full: end, or leave out messages until there is room",
+      )
+        .choices(["stop", "drop"])
+        .default("stop"),
+    )
+    .addHelpText("after", CAPTURE_EXAMPLES)
+    .action(async (flags) => (await import("./capture.ts")).capture(flags));
+
+  client(program, "dump", "print every message, in hexadecimal digits and as text")
+    .option("--guest <guest>", "only one guest")
+    .option("--endpoint <endpoint>", "only one endpoint")
+    .option("--count <number>", "end after so many messages", wholeNumber)
+    .option("--read <file>", "those of a file that capture wrote; - for standard input")
+    .addHelpText("after", DUMP_EXAMPLES)
+    .action(async (flags) => (await import("./dump.ts")).dump(flags));
+
+  client(program, "replay", "send once more what a capture has")
+    .argument("<file>", "what capture wrote")
+    .addOption(
+      new Option("--to <guest>", "what clients had sent, to this guest").conflicts(["socket", "listen"]),
+    )
+    .option("--socket <path>", "what the guest had sent, from an emulated guest behind this Unix socket")
+    .option("--listen", "with --socket: listen for the bridge")
+    .option("--from <name>", "the guest of the capture, where it has several")
+    .option("--fast", "as fast as it is taken, not in the capture's time")
+    .addHelpText("after", REPLAY_EXAMPLES)
+    .action(async (file, flags) => (await import("./replay.ts")).replay(file, flags));
+
+  program
+    .command("doctor")
+    .description("check this machine, and say what to fix")
+    .option("--json", "print JSON, for machines")
+    .addHelpText("after", "\nExits with 1 where something does not work.\n\nExample:\n  rpmsg-bridge doctor")
+    .action(async (flags) => (await import("./doctor.ts")).doctor(flags));
+
   const config = program
     .command("config")
     .description("check a configuration file, or print an example")
@@ -261,6 +329,13 @@ function originOption(): Option {
 
 function collect(value: string, all: string[] = []): string[] {
   return [...all, value];
+}
+
+function wholeNumber(text: string): number {
+  const value = Number(text);
+  if (!Number.isSafeInteger(value) || value < 1)
+    throw new InvalidArgumentError("want a whole number, 1 or more.");
+  return value;
 }
 
 function seconds(text: string): number {

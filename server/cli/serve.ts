@@ -1,5 +1,6 @@
 import { existsSync, lstatSync, unlinkSync } from "node:fs";
 import { connect } from "node:net";
+import type { DestinationStream } from "pino";
 import { pino } from "pino";
 import { Bridge } from "../bridge.ts";
 import { parseListen } from "../config/flags.ts";
@@ -21,7 +22,7 @@ export async function serve(flags: ServeFlags & { successorOf?: string }): Promi
   const config = await loadConfig(flags, process.env);
   const address = parseListen(config.listen);
   // Standard output belongs to the line that says "listening".
-  const logger = pino({ level: config.logLevel, base: null }, pino.destination(2));
+  const logger = pino({ level: config.logLevel, base: null }, await logDestination());
   const log = new Log(logger);
   const stopped = stopSignal();
   const manager = await ServiceManager.of(process.env, log);
@@ -53,6 +54,12 @@ export async function serve(flags: ServeFlags & { successorOf?: string }): Promi
   manager.ready(url);
   const memory = new FreeMemory();
   memory.start();
+  if (process.stderr.isTTY) {
+    const { welcomeText } = await import("./welcome.ts");
+    const { endpoints } = bridge.directory.list();
+    const asksForToken = !bridge.gate.open;
+    process.stderr.write(welcomeText({ url, guests: bridge.guests(), endpoints, asksForToken }));
+  }
 
   const signal = await stopped;
   log.write("stopping", { signal });
@@ -63,6 +70,13 @@ export async function serve(flags: ServeFlags & { successorOf?: string }): Promi
   memory.close();
   manager.close();
   log.write("stopped", {});
+}
+
+/** JSON for machines; on a terminal the same lines for people. */
+async function logDestination(): Promise<DestinationStream> {
+  if (!process.stderr.isTTY) return pino.destination(2);
+  const { logLine } = await import("./log-lines.ts");
+  return { write: (line) => void process.stderr.write(logLine(line)) };
 }
 
 /** Everything of the running bridge, or why it keeps it. */

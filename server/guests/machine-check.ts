@@ -1,0 +1,61 @@
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import {
+  closeFd,
+  createMemory,
+  errnoName,
+  listenUnix,
+  mappedRegion,
+  Poller,
+  socketPair,
+} from "../../rpmsg/index.ts";
+
+/** Bytes of the memory that is tried. */
+const SIZE = 65_536;
+
+/** What guests behind a socket need of the system, each tried for real. @returns why it cannot be had */
+export const nativeChecks: Readonly<
+  Record<"koffi" | "memory" | "poller" | "sockets", () => string | undefined>
+> = {
+  /** The native library, and the C library through it. */
+  koffi: () => attempt(() => closeAll(...socketPair())),
+  /** Memory as a virtual machine shares it: a sealed memory file, mapped. */
+  memory: () =>
+    attempt(() => {
+      const fd = open(createMemory("rpmsg-doctor", SIZE));
+      const region = mappedRegion(fd, 0, 0, 0, SIZE);
+      region.close();
+    }),
+  /** Kicks and calls: eventfds in an epoll. */
+  poller: () => attempt(() => new Poller().close()),
+  /** A socket for frontends, in a file. */
+  sockets: () =>
+    attempt(() => {
+      const directory = mkdtempSync(join(tmpdir(), "rpmsg-doctor-"));
+      try {
+        closeAll(open(listenUnix(join(directory, "vm.sock"))));
+      } finally {
+        rmSync(directory, { recursive: true, force: true });
+      }
+    }),
+};
+
+function attempt(action: () => void): string | undefined {
+  try {
+    action();
+    return undefined;
+  } catch (error) {
+    return error instanceof Error ? (error.message.split("\n")[0] ?? "") : String(error);
+  }
+}
+
+/** @throws Error where it is an error number */
+function open(fd: number): number {
+  if (fd < 0) throw new Error(errnoName(fd));
+  return fd;
+}
+
+function closeAll(...fds: number[]): void {
+  for (const fd of fds) closeFd(fd);
+}
