@@ -8,7 +8,6 @@ import type { Bridge } from "../bridge.ts";
 import type { Capture } from "../capture/capture.ts";
 import type { Holder } from "../memory-budget.ts";
 import { HttpProblem } from "../problem.ts";
-import { problems } from "./problems.ts";
 
 const HEAD = {
   "content-type": "application/x-pcapng",
@@ -34,9 +33,9 @@ export function captureRoutes(bridge: Bridge): FastifyPluginAsyncZod {
         querystring: CaptureQuery,
         response: {
           200: { content: { "application/x-pcapng": { schema: z.custom<Uint8Array>() } } },
-          ...problems("bad-request", "unauthorized", "forbidden", "guest-unknown"),
         },
       },
+      config: { problems: ["bad-request", "forbidden", "guest-unknown"] },
       handler: async (request, reply) => {
         const { view, permit, query } = request;
         const guests = query.guest === undefined ? view.guests() : [view.guest(query.guest)];
