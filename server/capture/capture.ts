@@ -11,6 +11,9 @@ const SECTION_COMMENT =
   "Messages of RPMsg guests as they lay in the rings. Link type 147 (USER0) is the RPMsg header and the payload. Inbound " +
   "is from the guest, outbound to it. docs/wireshark/rpmsg.lua of rpmsg-bridge dissects them.";
 
+/** What is not left to the end of the turn. */
+const FLUSH_BYTES = 32_768;
+
 /** Of an endpoint, what is given must be equal. */
 export interface CaptureFilter {
   readonly name?: string | undefined;
@@ -73,7 +76,6 @@ export class Capture {
     own.counts.received++;
     const { packet, length, toGuest, originalLength } = message;
     if (this.#waiting + length > this.#options.limit) {
-      
       this.#untold = true;
       this.#options.onDropped();
       return;
@@ -159,11 +161,14 @@ export class Capture {
   #write(bytes: Buffer): void {
     this.#blocks.push(bytes);
     this.#bytes += bytes.length;
+    if (this.#bytes >= FLUSH_BYTES) this.#flush();
     if (this.#flushScheduled) return;
     this.#flushScheduled = true;
     setImmediate(() => {
       this.#flushScheduled = false;
       this.#flush();
+      // What was dropped for the messages before it alone; where the reader is slow, it is told when it has read.
+      this.#tell();
     });
   }
 

@@ -167,6 +167,21 @@ test("a hand-over ends it in good order; the bridge that goes on after all can b
 });
 
 describe("a reader that is too slow", () => {
+  test("for one burst hears of it at once, without another message", async () => {
+    const running = await testBridge({ limits: { captureBytes: 65_536 } });
+    const captured = await Captured.start(running.url);
+    const leftOut = () => Object.fromEntries(running.bridge.counts.limits.entries())["captureBytes"] ?? 0;
+    captured.pause();
+    const client = await running.connect("/ws/v1/demo/source");
+    // Each is one turn's: what the system keeps for the connection is full at some time, and some of them are too large.
+    while (leftOut() === 0) {
+      client.send("200 496");
+      for (let each = 0; each < 200; each++) await client.next();
+    }
+    captured.resume();
+    await captured.until("it is told", () => captured.statistics["demo/source"]?.dropped === leftOut());
+  });
+
   test("holds up nobody; what it misses is counted in the file, and it goes on", async () => {
     const running = await testBridge({ limits: { captureBytes: 65_536 } });
     const captured = await Captured.start(running.url);
