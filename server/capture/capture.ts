@@ -66,7 +66,6 @@ export class Capture {
     this.#out = out;
     this.#options = options;
     this.#write(sectionBlock(application, SECTION_COMMENT));
-    out.on("drain", () => this.#tell());
   }
 
   /** A message of this guest. */
@@ -76,6 +75,7 @@ export class Capture {
     own.counts.received++;
     const { packet, length, toGuest, originalLength } = message;
     if (this.#waiting + length > this.#options.limit) {
+      own.counts.dropped++;
       this.#untold = true;
       this.#options.onDropped();
       return;
@@ -167,8 +167,6 @@ export class Capture {
     setImmediate(() => {
       this.#flushScheduled = false;
       this.#flush();
-      // What was dropped for the messages before it alone; where the reader is slow, it is told when it has read.
-      this.#tell();
     });
   }
 
@@ -178,7 +176,8 @@ export class Capture {
     const bytes = Buffer.concat(this.#blocks);
     this.#blocks = [];
     this.#bytes = 0;
-    this.#out.write(bytes);
+    // Not "drain", which comes only where more had waited than the stream itself thinks is much.
+    this.#out.write(bytes, () => this.#tell());
   }
 
   #now(): bigint {
