@@ -180,6 +180,8 @@ describe("a reader that is too slow", () => {
     }
     captured.resume();
     await captured.until("it is told", () => captured.statistics["demo/source"]?.dropped === leftOut());
+    const { received = 0, dropped = 0 } = captured.statistics["demo/source"] ?? {};
+    expect(captured.messages).toHaveLength(received - dropped);
   });
 
   test("holds up nobody; what it misses is counted in the file, and it goes on", async () => {
