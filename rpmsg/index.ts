@@ -29,7 +29,7 @@ export {
   socketPair,
 } from "./posix/unix-socket.ts";
 export { relayConnection } from "./relay/relay-connection.ts";
-export type { TapHandler, TappedMessage } from "./ring-tap.ts";
+export type { TappedMessage } from "./ring-tap.ts";
 export type { SendQueue, Target } from "./send-queue.ts";
 export { type BackendSnapshot, VhostUserBackend } from "./vhost-user/backend.ts";
 export {

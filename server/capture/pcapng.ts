@@ -19,7 +19,7 @@ export const BYTE_ORDER = 0x1a2b3c4d;
 export const LINK_TYPE = 147;
 
 /** Bytes of the longest packet: the header, and what its 16-bit length can say. */
-export const SNAP_LENGTH = 16 + 65_535;
+const SNAP_LENGTH = 16 + 65_535;
 
 /** Codes of options. */
 export const option = {

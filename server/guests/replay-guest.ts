@@ -27,7 +27,7 @@ interface Track {
  * and each begins with the first message of a client, as it did in the capture, and sends to whoever sent last; one that
  * the host announces begins when it is announced.
  */
-export function replayGuest(messages: readonly ReadMessage[], options: ReplayGuestOptions): EmulatedGuest {
+function replayGuest(messages: readonly ReadMessage[], options: ReplayGuestOptions): EmulatedGuest {
   const tracks = tracksOf(messages);
   // Names are the guest's: none of them means anything to an object.
   const services = Object.create(null) as Record<string, ServiceOptions>;
