@@ -11,6 +11,8 @@ export interface AddressCursor {
 
 /** Addresses below this are looked up in an array. */
 const FLAT = 65536;
+/** With an address from here on the array gets all its room: dynamic ones go round, and would all come to need it. */
+const FEW = 4096;
 
 /**
  * The local addresses of a device. Dynamic addresses are allocated cyclically: none is used a second time before the
@@ -104,8 +106,9 @@ export class AddressTable<T> {
     const number = address - this.#first;
     if (this.#isDynamic(address) && this.#freed.has(number)) this.#freed.delete(number);
     if (address < FLAT) {
-      // Filled up to the address, so that the array stays dense.
-      while (this.#flat.length <= address) this.#flat.push(undefined);
+      // Filled, so that the array stays dense.
+      const length = address < FEW ? address + 1 : FLAT;
+      while (this.#flat.length < length) this.#flat.push(undefined);
       this.#flat[address] = value;
     } else {
       this.#large.set(address, value);
