@@ -13,7 +13,8 @@ const TOKEN = "$RPMSG_BRIDGE_TOKEN";
 
 /** For a shell. */
 export function quoted(text: string): string {
-  return /^[\w@%+=:,./~-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`;
+  // A tilde means a home at the beginning, and to bash after what looks like an assignment.
+  return /^(?!~|.*[=:]~)[\w@%+=:,./~-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`;
 }
 
 /**
