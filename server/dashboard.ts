@@ -26,6 +26,8 @@ export async function openDashboard(report: (error: unknown) => void): Promise<F
       setHeaders(response, path) {
         const named = path.includes(`${sep}assets${sep}`);
         response.setHeader("cache-control", named ? "public, max-age=31536000, immutable" : "no-cache");
+        // A cache in between must not give what is compressed to who cannot read it.
+        response.setHeader("vary", [response.getHeader("vary") ?? [], "accept-encoding"].flat().join(", "));
       },
     });
   } else {

@@ -16,6 +16,7 @@ describe("the dashboard's files", () => {
       const { status, headers } = await fetch(`${url}/${path}`);
       expect([path, status, headers.get("content-encoding")]).toEqual([path, 200, "gzip"]);
       for (const [name, value] of Object.entries(PAGE_HEADERS)) expect(headers.get(name)).toBe(value);
+      expect(headers.get("vary")).toBe("accept-encoding");
       if (path !== "") expect(headers.get("cache-control")).toBe("public, max-age=31536000, immutable");
     }
   });
@@ -23,7 +24,10 @@ describe("the dashboard's files", () => {
   test("are sent as they are to who takes nothing compressed", async () => {
     const { url } = await testBridge();
     const response = await fetch(url, { headers: { "accept-encoding": "identity" } });
-    expect(response.headers.get("content-encoding")).toBe(null);
+    expect([response.headers.get("content-encoding"), response.headers.get("vary")]).toEqual([
+      null,
+      "accept-encoding",
+    ]);
     expect(await response.text()).toContain("<title>rpmsg-bridge</title>");
   });
 
@@ -40,6 +44,12 @@ describe("the dashboard's files", () => {
       404,
       expect.stringMatching(/^application\/problem\+json/),
     ]);
+  });
+
+  test("differ by origin, too, where there are pages of others", async () => {
+    const { url } = await testBridge({ origins: ["https://lab.example"] });
+    const { headers } = await fetch(url);
+    expect(headers.get("vary")).toBe("origin, accept-encoding");
   });
 
   test("are guarded as everything else", async () => {
