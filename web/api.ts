@@ -41,6 +41,6 @@ export async function withdraw({ guest, id }: Pick<Endpoint, "guest" | "id">): P
 }
 
 /** What Prometheus gets: it needs the right `admin`. */
-export async function metrics(): Promise<string> {
-  return (await ask("metrics")).text();
+export async function metrics(signal: AbortSignal): Promise<string> {
+  return (await ask("metrics", { signal })).text();
 }

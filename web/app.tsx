@@ -1,14 +1,17 @@
-import { useSignal } from "@preact/signals";
+import { effect, useSignal } from "@preact/signals";
 import type { JSX } from "preact";
 import { EndpointPage } from "./endpoint-page.tsx";
 import { GuestPage } from "./guest-page.tsx";
-import { giveToken, link, linkTrouble } from "./live.ts";
+import { eventsTrouble, giveToken, link, linkTrouble } from "./live.ts";
 import { Overview } from "./overview.tsx";
 import { StateMark, TroubleNote } from "./parts.tsx";
-import { followAddress, route } from "./route.ts";
+import { followAddress, route, titleOf } from "./route.ts";
 import type { Trouble } from "./trouble.ts";
 
 followAddress();
+effect(() => {
+  document.title = titleOf(route.value);
+});
 
 const linkWords = { loading: "connecting", asking: "token needed", live: "live", lost: "no answer" } as const;
 
@@ -37,7 +40,7 @@ export function App(): JSX.Element {
           <SignIn />
         ) : (
           <>
-            <TroubleNote trouble={linkTrouble.value} />
+            <TroubleNote trouble={linkTrouble.value ?? eventsTrouble.value} />
             <Page />
           </>
         )}

@@ -3,7 +3,10 @@ import type { JSX } from "preact";
 import { useEffect, useRef } from "preact/hooks";
 import type { ChartEngine } from "./chart-engine.ts";
 import { repaint } from "./colours.ts";
+import { TroubleNote } from "./parts.tsx";
 import type { Columns } from "./series.ts";
+import type { Trouble } from "./trouble.ts";
+import { notLoaded } from "./trouble.ts";
 
 interface ChartProps {
   title: string;
@@ -26,11 +29,13 @@ export function Chart(props: ChartProps): JSX.Element {
   const engine = useRef<ChartEngine | undefined>(undefined);
   const latest = useRef(columns);
   const pointed = useSignal<number | null>(null);
+  const trouble = useSignal<Trouble | undefined>(undefined);
   latest.current = columns;
 
   useEffect(() => {
     let gone = false;
-    void import("./chart-engine.ts").then(({ ChartEngine: Engine }) => {
+    const open = async (): Promise<void> => {
+      const { ChartEngine: Engine } = await import("./chart-engine.ts");
       if (gone || place.current === null) return;
       const colours = lines.map((_, i) => COLOURS[i % COLOURS.length] as string);
       engine.current = new Engine(place.current, {
@@ -40,6 +45,9 @@ export function Chart(props: ChartProps): JSX.Element {
         },
       });
       engine.current.draw(latest.current);
+    };
+    open().catch(() => {
+      trouble.value = notLoaded("The chart");
     });
     return () => {
       gone = true;
@@ -68,6 +76,7 @@ export function Chart(props: ChartProps): JSX.Element {
         role="img"
         aria-label={`${title}: ${lines.map((line, i) => `${line} ${values[i]}`).join(", ")}`}
       />
+      <TroubleNote trouble={trouble.value} />
     </figure>
   );
 }

@@ -3,7 +3,7 @@ import type { JSX } from "preact";
 import { useEffect, useRef } from "preact/hooks";
 import { clock, number } from "./format.ts";
 import type { Entry } from "./history.ts";
-import { found, KEPT_A_WINDOW, MOST_KEPT, saved, WINDOW } from "./history.ts";
+import { found, KEPT_A_WINDOW, saved, WINDOW } from "./history.ts";
 import { Choice } from "./parts.tsx";
 import type { PayloadView } from "./payload.ts";
 import { views, wholeOf } from "./payload.ts";
@@ -88,7 +88,7 @@ export function Console({ talk }: { talk: Talk }): JSX.Element {
         showing <b>{number(messages)}</b> of <b>{number(history.total)}</b> messages
         {history.sampledOut > 0 &&
           `; a sample: of more than ${number((KEPT_A_WINDOW * 1000) / WINDOW)} a second ${number(history.sampledOut)} were only counted`}
-        {history.total - history.sampledOut > MOST_KEPT && `; the latest ${number(MOST_KEPT)} are kept`}
+        {history.gone > 0 && `; ${number(history.gone)} older ones are not kept any more`}
         {talk.dropped.value > 0 &&
           `; ${number(talk.dropped.value)} more were dropped on their way: this page is too slow for them`}
         {paused.value !== undefined && "; paused"}
@@ -161,7 +161,7 @@ function Rows({ entries, view, following, selected, onSelect }: RowsProps): JSX.
         <div role="presentation" style={{ transform: `translateY(${first * ROW}px)` }}>
           {part.map((entry) => (
             <div
-              key={`${entry.number} ${entry.kind} ${entry.at}`}
+              key={entry.serial}
               id={idOf(entry)}
               class={`row ${entry.kind}`}
               role="option"
@@ -186,8 +186,8 @@ function Rows({ entries, view, following, selected, onSelect }: RowsProps): JSX.
   );
 }
 
-function idOf({ number: count, kind }: Entry): string {
-  return `entry-${count}-${kind}`;
+function idOf({ serial }: Entry): string {
+  return `entry-${serial}`;
 }
 
 function Detail({ entry, view }: { entry: Entry; view: PayloadView }): JSX.Element {

@@ -6,7 +6,7 @@ import { Withdraw } from "./announce-form.tsx";
 import { Console } from "./console.tsx";
 import { lostOf } from "./endpoint-table.tsx";
 import { address, byteRate, number, rate } from "./format.ts";
-import { spaced } from "./guest-page.tsx";
+import { Attach, spaced } from "./guest-page.tsx";
 import { endpointLines } from "./lines.ts";
 import { endpoints, guests, link, traffic } from "./live.ts";
 import { CopyLine, Facts, StateMark, TroubleNote } from "./parts.tsx";
@@ -63,7 +63,16 @@ function Known({
   useEffect(() => {
     const opened = new Talk(path);
     talk.value = opened;
-    return () => void opened.close(isSensor(endpoint) ? "stop" : undefined);
+    // A sensor would send for ever: it does not know who listens.
+    const last = isSensor(endpoint) ? "stop" : undefined;
+    const leave = (): void => {
+      if (last !== undefined) void opened.leave(last);
+    };
+    addEventListener("pagehide", leave);
+    return () => {
+      removeEventListener("pagehide", leave);
+      void opened.close(last);
+    };
   }, [path]);
   const initial = isTerminal(name) ? "terminal" : isSensor(endpoint) ? "plot" : "console";
   const current = tab ?? initial;
@@ -90,13 +99,23 @@ function Known({
             {current === "plot" && (
               <Plot talk={talk.value} start={isSensor(endpoint) ? "start 10" : undefined} />
             )}
-            {current === "connect" &&
-              endpointLines(endpoint, bridge, token.value !== undefined).map((line) => (
-                <CopyLine key={line.title} line={line} />
-              ))}
+            {current === "connect" && <Connect endpoint={endpoint} />}
           </>
         )}
       </Tabs>
+    </>
+  );
+}
+
+/** How others get to the endpoint, and to its guest, where that is a virtual machine. */
+function Connect({ endpoint }: { endpoint: Endpoint }): JSX.Element {
+  const guest = guests.value.find(({ name }) => name === endpoint.guest);
+  return (
+    <>
+      {endpointLines(endpoint, bridge, token.value !== undefined).map((line) => (
+        <CopyLine key={line.title} line={line} />
+      ))}
+      {guest?.kind === "vhost-user" && <Attach guest={guest} />}
     </>
   );
 }

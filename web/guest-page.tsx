@@ -83,7 +83,7 @@ export function spaced(name: string): string {
 }
 
 /** The bridge does not tell where its sockets are: whoever asks knows it, or writes it here. */
-function Attach({ guest }: { guest: Guest }): JSX.Element {
+export function Attach({ guest }: { guest: Guest }): JSX.Element {
   const path = useSignal(`/tmp/${guest.name}.sock`);
   return (
     <section aria-labelledby="attach">

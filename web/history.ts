@@ -1,8 +1,9 @@
 import type { PayloadView } from "./payload.ts";
 import { lineOf } from "./payload.ts";
 
-/** Entries that are kept. */
+/** Entries that are kept, and bytes of theirs. */
 export const MOST_KEPT = 5000;
+export const MOST_BYTES = 16 * 1024 * 1024;
 /** Messages that are kept of those that come in a window of so many milliseconds; the others are only counted. */
 export const WINDOW = 100;
 export const KEPT_A_WINDOW = 50;
@@ -12,6 +13,8 @@ export type EntryKind = "from" | "to" | "note";
 
 /** A message of a channel, or a note on it. */
 export class Entry {
+  /** Of all entries, notes too. */
+  readonly serial: number;
   /** Counts all messages, those that are not kept too; a note has that of the message before it. */
   readonly number: number;
   /** Milliseconds since 1970. */
@@ -20,9 +23,18 @@ export class Entry {
   /** Where it came from; undefined for all but messages of the guest. */
   readonly source: number | undefined;
   readonly data: Uint8Array;
-  readonly #lines = new Map<PayloadView, string>();
+  /** As it was shown last: of a list that is searched every entry has one. */
+  #shown: readonly [view: PayloadView, line: string] | undefined;
 
-  constructor(number: number, at: number, kind: EntryKind, source: number | undefined, data: Uint8Array) {
+  constructor(
+    serial: number,
+    number: number,
+    at: number,
+    kind: EntryKind,
+    source: number | undefined,
+    data: Uint8Array,
+  ) {
+    this.serial = serial;
     this.number = number;
     this.at = at;
     this.kind = kind;
@@ -32,9 +44,11 @@ export class Entry {
 
   /** In one line. */
   line(view: PayloadView): string {
-    const shown = this.kind === "note" ? "text" : view;
-    const line = this.#lines.get(shown) ?? lineOf(this.data, shown);
-    this.#lines.set(shown, line);
+    const wanted = this.kind === "note" ? "text" : view;
+    const [shown, known] = this.#shown ?? [];
+    if (shown === wanted && known !== undefined) return known;
+    const line = lineOf(this.data, wanted);
+    this.#shown = [wanted, line];
     return line;
   }
 }
@@ -42,8 +56,11 @@ export class Entry {
 /** What a channel said and heard: the latest messages, and of very many a sample, so that a page can show them. */
 export class History {
   #entries: Entry[] = [];
+  #bytes = 0;
+  #made = 0;
   #total = 0;
   #sampledOut = 0;
+  #gone = 0;
   #window = Number.NEGATIVE_INFINITY;
   #inWindow = 0;
 
@@ -57,9 +74,14 @@ export class History {
     return this.#sampledOut;
   }
 
+  /** Messages that were kept, and had to go when newer ones came. */
+  get gone(): number {
+    return this.#gone;
+  }
+
   /** A copy of those that are kept, the oldest first. */
   entries(): readonly Entry[] {
-    return this.#entries.slice(-MOST_KEPT);
+    return this.#entries.slice();
   }
 
   /**
@@ -73,23 +95,30 @@ export class History {
       this.#inWindow = 0;
     }
     if (++this.#inWindow > KEPT_A_WINDOW) this.#sampledOut++;
-    else this.#keep(new Entry(this.#total, at, kind, source, data()));
+    else this.#keep(at, kind, source, data());
   }
 
   note(at: number, text: string): void {
-    this.#keep(new Entry(this.#total, at, "note", undefined, new TextEncoder().encode(text)));
+    this.#keep(at, "note", undefined, new TextEncoder().encode(text));
   }
 
   clear(): void {
     this.#entries = [];
+    this.#bytes = 0;
     this.#total = 0;
     this.#sampledOut = 0;
+    this.#gone = 0;
   }
 
-  #keep(entry: Entry): void {
-    // Twice as many before the older half goes: not a copy a message.
-    if (this.#entries.length >= 2 * MOST_KEPT) this.#entries = this.#entries.slice(-MOST_KEPT);
-    this.#entries.push(entry);
+  #keep(at: number, kind: EntryKind, source: number | undefined, data: Uint8Array): void {
+    this.#entries.push(new Entry(this.#made++, this.#total, at, kind, source, data));
+    this.#bytes += data.length;
+    while (this.#entries.length > MOST_KEPT || this.#bytes > MOST_BYTES) {
+      const oldest = this.#entries.shift();
+      if (oldest === undefined) break;
+      this.#bytes -= oldest.data.length;
+      if (oldest.kind !== "note") this.#gone++;
+    }
   }
 }
 

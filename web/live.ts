@@ -1,9 +1,11 @@
 import { batch, signal } from "@preact/signals";
-import { guests as fetchGuests, list, watch } from "../client/index.ts";
+import { guests as fetchGuests, list, RpmsgError, watch } from "../client/index.ts";
 import type { Endpoint, Guest } from "../schemas/index.ts";
 import { metrics } from "./api.ts";
+import { Inventory } from "./inventory.ts";
 import type { Buckets } from "./latency.ts";
 import { bucketsOf, quantile, since } from "./latency.ts";
+import { LONGEST, untilNext } from "./pace.ts";
 import { Meter } from "./rates.ts";
 import { Series } from "./series.ts";
 import { bridge, credentials, enter, forget, takeTicket, token } from "./session.ts";
@@ -13,12 +15,12 @@ import { isUnauthorized, troubleOf } from "./trouble.ts";
 /** Milliseconds between two looks at all counters, and at the metrics; where they take long, they come less often. */
 const PERIOD = 1000;
 const METRICS_PERIOD = 2000;
-/** A look may take this part of the time. */
-const SHARE = 10;
 /** Milliseconds in which changes are shown together. */
 const TOGETHER = 50;
-/** Looks that charts show: five minutes. */
-const SHOWN = 300;
+/** Milliseconds that charts show. */
+const SHOWN = 300_000;
+/** Milliseconds after which it is told that no events come. */
+const PATIENCE = 5000;
 /** Looks that the small line of an endpoint shows. */
 const SPARK = 60;
 const HISTOGRAM = "rpmsg_guest_to_socket_seconds";
@@ -35,15 +37,17 @@ export interface Traffic {
 export const link = signal<"loading" | "asking" | "live" | "lost">("loading");
 /** What is wrong, while the link is asking or lost. */
 export const linkTrouble = signal<Trouble | undefined>(undefined);
+/** Why states are as old as the last look. */
+export const eventsTrouble = signal<Trouble | undefined>(undefined);
 export const guests = signal<readonly Guest[]>([]);
 export const endpoints = signal<readonly Endpoint[]>([]);
 /** By id of the endpoint. */
 export const traffic = signal<ReadonlyMap<string, Traffic>>(new Map());
 /** Messages and bytes a second, of all guests: from them, to them. They change with `ticks`. */
-export const messages = new Series(2, SHOWN);
-export const bytes = new Series(2, SHOWN);
+export const messages = new Series(2, SHOWN / PERIOD);
+export const bytes = new Series(2, SHOWN / PERIOD);
 /** Milliseconds from a guest's ring to a client's socket: median and 99th percentile. */
-export const latency = new Series(2, SHOWN);
+export const latency = new Series(2, SHOWN / METRICS_PERIOD);
 /** Why there is no latency. */
 export const latencyTrouble = signal<Trouble | undefined>(undefined);
 /** Grows with every look. */
@@ -52,6 +56,9 @@ export const ticks = signal(0);
 const meters = new Map<string, Meter>();
 const total = new Meter();
 let buckets: Buckets | undefined;
+/** Told `look` when there is a reason to look at once. */
+const reasons = new EventTarget();
+document.addEventListener("visibilitychange", () => reasons.dispatchEvent(new Event("look")));
 
 /** Comes in with what the address has, and then shows what there is. */
 export async function begin(): Promise<void> {
@@ -69,9 +76,14 @@ export async function giveToken(text: string): Promise<Trouble | undefined> {
 /** @param refused why the ticket in the address was not taken: it matters only where one is needed */
 async function run(refused?: Trouble): Promise<void> {
   const abort = new AbortController();
+  const inventory = new Inventory();
   link.value = "loading";
   try {
-    await Promise.all([follow(abort.signal), count(abort.signal), measure(abort.signal)]);
+    await Promise.all([
+      follow(inventory, abort.signal),
+      count(inventory, abort.signal),
+      measure(abort.signal),
+    ]);
   } catch (error) {
     abort.abort();
     batch(() => {
@@ -88,48 +100,83 @@ async function run(refused?: Trouble): Promise<void> {
 }
 
 /** Events say what there is, and in which state. */
-async function follow(end: AbortSignal): Promise<void> {
+async function follow(inventory: Inventory, end: AbortSignal): Promise<void> {
   const view = watch(bridge, { ...credentials(), signal: end, reconnect: { initial: true } });
-  let timer: ReturnType<typeof setTimeout> | undefined;
-  const show = (): void => {
-    timer = undefined;
-    if (end.aborted) return;
-    batch(() => {
-      guests.value = [...view.guests.values()];
-      endpoints.value = [...view.endpoints.values()];
-    });
+  const late = setTimeout(() => {
+    eventsTrouble.value = {
+      text: "The bridge's events do not come: what is shown is as old as the last look.",
+      code: "no-events",
+      advice:
+        "Close other tabs that have this page: of a bridge, and of a browser, there are only so many event streams. " +
+        "The page tries again.",
+    };
+  }, PATIENCE);
+  const settle = (): void => {
+    clearTimeout(late);
+    eventsTrouble.value = undefined;
   };
-  let complete = false;
-  for await (const { type } of view) {
-    complete ||= type === "ready";
-    if (!complete) continue;
-    if (link.value === "loading") link.value = "live";
-    timer ??= setTimeout(show, TOGETHER);
+  end.addEventListener("abort", settle, { once: true });
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  for await (const change of view) {
+    inventory.heard(change, view);
+    if (change.type === "ready") {
+      settle();
+      reasons.dispatchEvent(new Event("look"));
+    }
+    if (inventory.complete) {
+      timer ??= setTimeout(() => {
+        timer = undefined;
+        if (!end.aborted) show(inventory);
+      }, TOGETHER);
+    }
   }
   clearTimeout(timer);
 }
 
+function show(inventory: Inventory): void {
+  batch(() => {
+    guests.value = inventory.guests();
+    endpoints.value = inventory.endpoints();
+    if (link.value === "loading") link.value = "live";
+  });
+}
+
 /** Counters alone are no events: they are asked for. */
-async function count(end: AbortSignal): Promise<void> {
-  await regularly(PERIOD, end, async () => {
+async function count(inventory: Inventory, end: AbortSignal): Promise<void> {
+  await regularly(PERIOD, end, async (limit) => {
     try {
-      const options = { ...credentials(), signal: end };
+      const options = { ...credentials(), signal: limit };
       const [someGuests, someEndpoints] = await Promise.all([
         fetchGuests(bridge, options),
         list(bridge, options),
       ]);
-      take(performance.timeOrigin + performance.now(), someGuests, someEndpoints);
+      inventory.looked(someGuests, someEndpoints);
+      take(performance.timeOrigin + performance.now(), someGuests, someEndpoints, inventory);
+      return true;
     } catch (error) {
       if (end.aborted || isUnauthorized(error)) throw error;
       batch(() => {
         link.value = "lost";
-        linkTrouble.value = troubleOf(error);
+        linkTrouble.value = troubleOf(limit.aborted ? noAnswer() : error);
       });
+      return false;
     }
   });
 }
 
-function take(now: number, newGuests: readonly Guest[], newEndpoints: readonly Endpoint[]): void {
+function noAnswer(): RpmsgError {
+  return new RpmsgError(
+    "unreachable",
+    `the bridge at ${bridge.origin} gave no answer in ${LONGEST / 1000} s`,
+  );
+}
+
+function take(
+  now: number,
+  newGuests: readonly Guest[],
+  newEndpoints: readonly Endpoint[],
+  inventory: Inventory,
+): void {
   const time = now / 1000;
   const sums = { from: 0, to: 0, bytesFrom: 0, bytesTo: 0 };
   for (const { counters } of newGuests) {
@@ -151,30 +198,20 @@ function take(now: number, newGuests: readonly Guest[], newEndpoints: readonly E
     measured.set(id, { rates: found, recent });
   }
   for (const id of meters.keys()) if (!measured.has(id)) meters.delete(id);
-  const guestByName = new Map(newGuests.map((guest) => [guest.name, guest]));
-  const endpointById = new Map(newEndpoints.map((endpoint) => [endpoint.id, endpoint]));
   batch(() => {
+    show(inventory);
     link.value = "live";
     linkTrouble.value = undefined;
     traffic.value = measured;
-    // An event may have come in between, with a state that is newer.
-    guests.value = guests.value.map((guest) => {
-      const { counters, waiting } = guestByName.get(guest.name) ?? guest;
-      return { ...guest, counters, waiting };
-    });
-    endpoints.value = endpoints.value.map((endpoint) => {
-      const { counters, clients } = endpointById.get(endpoint.id) ?? endpoint;
-      return { ...endpoint, counters, clients };
-    });
     ticks.value++;
   });
 }
 
 /** How long messages take, by the bridge's own histogram. */
 async function measure(end: AbortSignal): Promise<void> {
-  await regularly(METRICS_PERIOD, end, async () => {
+  await regularly(METRICS_PERIOD, end, async (limit) => {
     try {
-      const found = bucketsOf(await metrics(), HISTOGRAM) ?? [];
+      const found = bucketsOf(await metrics(limit), HISTOGRAM) ?? [];
       const recent = since(buckets ?? found, found);
       buckets = found;
       const milliseconds = (q: number): number | null => {
@@ -186,35 +223,43 @@ async function measure(end: AbortSignal): Promise<void> {
         milliseconds(0.99),
       ]);
       latencyTrouble.value = undefined;
+      return true;
     } catch (error) {
       // Whether there is a bridge, and a token, `count` finds out.
       const trouble = troubleOf(error);
       latencyTrouble.value = trouble.code === "forbidden" ? trouble : undefined;
+      return false;
     }
   });
 }
 
-/** Does something again and again, while the page is seen, and no more often than its cost allows. */
-async function regularly(period: number, end: AbortSignal, action: () => Promise<void>): Promise<void> {
+/**
+ * Does something again and again, while the page is seen, and no more often than its cost allows.
+ * @param action says whether it came about; its signal ends it where it takes too long
+ */
+async function regularly(
+  period: number,
+  end: AbortSignal,
+  action: (signal: AbortSignal) => Promise<boolean>,
+): Promise<void> {
   while (!end.aborted) {
     const start = performance.now();
-    if (!document.hidden) await action();
-    const took = performance.now() - start;
-    await pause(Math.max(period - took, took * SHARE), end);
+    const failed = !document.hidden && !(await action(AbortSignal.any([end, AbortSignal.timeout(LONGEST)])));
+    await pause(untilNext(period, performance.now() - start, failed), end);
   }
 }
 
-/** Waits; the page's coming to sight ends it early. */
+/** Waits; a reason to look ends it early. */
 function pause(milliseconds: number, end: AbortSignal): Promise<void> {
   return new Promise((resolve) => {
     const done = (): void => {
       clearTimeout(timer);
       end.removeEventListener("abort", done);
-      document.removeEventListener("visibilitychange", done);
+      reasons.removeEventListener("look", done);
       resolve();
     };
     const timer = setTimeout(done, milliseconds);
     end.addEventListener("abort", done);
-    document.addEventListener("visibilitychange", done);
+    reasons.addEventListener("look", done);
   });
 }

@@ -20,7 +20,7 @@ export function TroubleNote({ trouble }: { trouble: Trouble | undefined }): JSX.
 /** A state, with a mark that says the same without colour. */
 export function StateMark({ state }: { state: string }): JSX.Element {
   return (
-    <span class={`state state-${state}`}>
+    <span class={`state state-${state.replaceAll(" ", "-")}`}>
       <span class="dot" aria-hidden="true" />
       {state}
     </span>

@@ -6,7 +6,8 @@ const strict = new TextDecoder("utf-8", { fatal: true });
 const lenient = new TextDecoder();
 
 /** Characters that change the direction, or have no width. */
-const UNSEEN = /[\u0080-\u009f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]/g;
+const UNSEEN =
+  /\u034f|[\u0080-\u009f\u00ad\u061c\u115f\u1160\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\u3164\ufeff\uffa0\u{e0000}-\u{e0fff}]/gu;
 
 /**
  * Text that stays in its line and its place, whatever a guest sends: control characters show as pictures (U+2400 and
@@ -20,10 +21,10 @@ export function printable(text: string): string {
     else if (code === 0x7f) shown += "\u2421";
     else shown += character;
   }
-  return shown.replaceAll(
-    UNSEEN,
-    (character) => `\\u${character.charCodeAt(0).toString(16).padStart(4, "0")}`,
-  );
+  return shown.replaceAll(UNSEEN, (character) => {
+    const digits = (character.codePointAt(0) ?? 0).toString(16).padStart(4, "0");
+    return digits.length > 4 ? `\\u{${digits}}` : `\\u${digits}`;
+  });
 }
 
 function textOf(data: Uint8Array): string {
@@ -82,4 +83,12 @@ export function parseHex(text: string): Uint8Array {
     throw new Error("not hexadecimal: want pairs of 0-9 and a-f, such as 01 ff");
   }
   return Uint8Array.from(digits.match(/../g) ?? [], (pair) => Number.parseInt(pair, 16));
+}
+
+/** Pieces of at most so many bytes, at least 1; of nothing one that is empty. */
+export function cut(bytes: Uint8Array, most: number): Uint8Array[] {
+  if (!(most >= 1)) throw new RangeError(`pieces of ${most} bytes`);
+  const pieces: Uint8Array[] = [];
+  for (let at = 0; at < Math.max(bytes.length, 1); at += most) pieces.push(bytes.subarray(at, at + most));
+  return pieces;
 }

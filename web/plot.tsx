@@ -42,10 +42,10 @@ export function Plot({ talk, start }: { talk: Talk; start: string | undefined })
     [talk],
   );
   // A sensor of the emulated guest says nothing before it is asked.
-  const open = talk.connection.value === "open";
+  const wanted = talk.connection.value === "open" && !talk.asked.value;
   useEffect(() => {
-    if (start !== undefined && open) void talk.send(start);
-  }, [talk, start, open]);
+    if (start !== undefined && wanted) void talk.ask(start);
+  }, [talk, start, wanted]);
   const version = talk.changes.value;
   const names = [...fields.current.keys()];
   const toggle = (name: string): void => {

@@ -1,4 +1,5 @@
 import { signal } from "@preact/signals";
+import { printable } from "./payload.ts";
 
 export const tabs = ["console", "terminal", "plot", "connect"] as const;
 export type Tab = (typeof tabs)[number];
@@ -30,6 +31,22 @@ export function guestAddress(guest: string): string {
 /** @param path of the endpoint, as it is listed; it is percent-encoded */
 export function endpointAddress(path: string, tab?: Tab): string {
   return `#${path}${tab === undefined ? "" : `?view=${tab}`}`;
+}
+
+/** What the browser's tab and its history call a place. */
+export function titleOf(place: Route): string {
+  if (place.page === "overview") return "rpmsg-bridge";
+  const what = place.page === "guest" ? place.guest : plain(place.path.slice(CHANNELS.length));
+  return `${printable(what)} · rpmsg-bridge`;
+}
+
+function plain(encoded: string): string {
+  try {
+    return decodeURIComponent(encoded);
+  } catch {
+    // Whoever wrote it by hand wrote a % that is none.
+    return encoded;
+  }
 }
 
 export const route = signal<Route>({ page: "overview" });

@@ -3,7 +3,7 @@ import type { JSX, TargetedKeyboardEvent } from "preact";
 import { useEffect, useRef } from "preact/hooks";
 import { number } from "./format.ts";
 import { Choice, TroubleNote } from "./parts.tsx";
-import { parseHex } from "./payload.ts";
+import { cut, parseHex } from "./payload.ts";
 import type { Talk } from "./talk.ts";
 import { troubleOf } from "./trouble.ts";
 
@@ -34,6 +34,8 @@ export function Sender({ talk }: { talk: Talk }): JSX.Element {
     if (kind.value === "hex") return [parseHex(text.value)];
     if (kind.value === "text") return [text.value + (newline.value ? "\n" : "")];
     if (file.value === undefined) throw new Error("choose a file first");
+    // Nor is it known how long a message may be.
+    if (talk.mtu.value === 0) throw new Error("there is no connection yet: connect first");
     return cut(new Uint8Array(await file.value.arrayBuffer()), talk.mtu.value);
   };
   const submit = async (): Promise<void> => {
@@ -48,7 +50,7 @@ export function Sender({ talk }: { talk: Talk }): JSX.Element {
       const count = all.length * times.value;
       const start = performance.now();
       rounds: for (let round = 0; round < times.value; round++) {
-        if (round > 0) await wait(Math.max(interval.value, SHORTEST), abort.signal);
+        if (round > 0) await wait(interval.value, abort.signal);
         for (const message of all) {
           if (abort.signal.aborted || !(await talk.send(message))) break rounds;
           sent++;
@@ -138,8 +140,8 @@ export function Sender({ talk }: { talk: Talk }): JSX.Element {
             min={1}
             max={MOST_TIMES}
             value={times}
-            onInput={({ currentTarget }) => {
-              times.value = Math.min(Math.max(Math.trunc(currentTarget.valueAsNumber) || 1, 1), MOST_TIMES);
+            onChange={({ currentTarget }) => {
+              times.value = settled(currentTarget, 1);
             }}
           />{" "}
           times
@@ -151,8 +153,8 @@ export function Sender({ talk }: { talk: Talk }): JSX.Element {
             min={SHORTEST}
             max={3_600_000}
             value={interval}
-            onInput={({ currentTarget }) => {
-              interval.value = currentTarget.valueAsNumber || 1000;
+            onChange={({ currentTarget }) => {
+              interval.value = settled(currentTarget, 1000);
             }}
           />{" "}
           ms
@@ -171,13 +173,6 @@ export function Sender({ talk }: { talk: Talk }): JSX.Element {
   );
 }
 
-/** Pieces of at most so many bytes; an empty file is one empty message. */
-function cut(bytes: Uint8Array, most: number): Uint8Array[] {
-  const pieces: Uint8Array[] = [];
-  for (let at = 0; at < Math.max(bytes.length, 1); at += most) pieces.push(bytes.subarray(at, at + most));
-  return pieces;
-}
-
 function remember(lines: string[], line: string): void {
   if (line === "" || lines.at(-1) === line) return;
   lines.push(line);
@@ -186,10 +181,23 @@ function remember(lines: string[], line: string): void {
 
 function wait(milliseconds: number, signal: AbortSignal): Promise<void> {
   return new Promise((resolve) => {
-    const timer = setTimeout(resolve, milliseconds);
-    signal.addEventListener("abort", () => {
+    const done = (): void => {
       clearTimeout(timer);
+      signal.removeEventListener("abort", done);
       resolve();
-    });
+    };
+    const timer = setTimeout(done, milliseconds);
+    signal.addEventListener("abort", done);
   });
+}
+
+/** What a field has, when it is left, as a whole number within bounds, which it then shows. */
+function settled(field: HTMLInputElement, initial: number): number {
+  const given = Math.trunc(field.valueAsNumber);
+  const value = Math.min(
+    Math.max(Number.isNaN(given) ? initial : given, Number(field.min)),
+    Number(field.max),
+  );
+  field.value = String(value);
+  return value;
 }

@@ -25,9 +25,12 @@ export class Talk {
   readonly dropped = signal(0);
   /** Grows when `history` has changed, a few times a second. */
   readonly changes = signal(0);
+  /** Whether the guest was asked for what it does not say by itself; false again where it does not know of it any more. */
+  readonly asked = signal(false);
   readonly #listeners = new Set<(message: Message) => void>();
   readonly #abort = new AbortController();
   #channel: Channel | undefined;
+  #said = false;
   #timer: ReturnType<typeof setTimeout> | undefined;
 
   /** @param path of the endpoint, as it is listed */
@@ -60,7 +63,9 @@ export class Talk {
       return false;
     }
     try {
-      await channel.send(data);
+      const taken = channel.send(data);
+      this.#said = true;
+      await taken;
       this.failure.value = undefined;
       const bytes = typeof data === "string" ? new TextEncoder().encode(data) : data;
       this.history.add("to", Date.now(), undefined, () => bytes);
@@ -78,9 +83,21 @@ export class Talk {
     return () => this.#listeners.delete(listener);
   }
 
-  /** @param last is said to the guest before */
+  /** Says something to the guest that nobody typed, once. */
+  async ask(text: string): Promise<void> {
+    if (this.asked.value) return;
+    this.asked.value = true;
+    await this.send(text);
+  }
+
+  /** Says the last thing to the guest, if anything was said to it. It is written at once: the page may be gone then. */
+  async leave(text: string): Promise<void> {
+    if (this.#said) await this.#channel?.send(text).catch(() => {});
+  }
+
+  /** @param last is said to the guest before, if anything was said to it */
   async close(last?: string): Promise<void> {
-    if (last !== undefined) await this.#channel?.send(last).catch(() => {});
+    if (last !== undefined) await this.leave(last);
     clearTimeout(this.#timer);
     this.#abort.abort();
     this.#channel?.close();
@@ -115,6 +132,10 @@ export class Talk {
         note(`the connection is lost${reason ? ` (${reason})` : ""}: connecting again`);
     });
     channel.on("generation", ({ previous, current, resumed }) => {
+      if (!resumed || previous !== current) {
+        this.#said = false;
+        this.asked.value = false;
+      }
       const lost = resumed ? "" : "; messages in between are lost";
       note(previous === current ? `a new session${lost}` : `generation ${previous} → ${current}${lost}`);
     });

@@ -4,8 +4,13 @@ import { useEffect, useRef } from "preact/hooks";
 import { repaint } from "./colours.ts";
 import { number } from "./format.ts";
 import { TroubleNote } from "./parts.tsx";
+import { cut } from "./payload.ts";
 import type { Screen } from "./screen.ts";
 import type { Talk } from "./talk.ts";
+import { notLoaded } from "./trouble.ts";
+
+/** Bytes of what came before that it begins with, at most. */
+const MOST_BEFORE = 128 * 1024;
 
 /** A terminal on a channel: every key is a message, as it is on a tty. What draws it is loaded here. */
 export function TerminalView({ talk }: { talk: Talk }): JSX.Element {
@@ -15,14 +20,21 @@ export function TerminalView({ talk }: { talk: Talk }): JSX.Element {
   useEffect(() => {
     let gone = false;
     let silence = (): void => {};
-    void import("./screen.ts").then(({ Screen: Opened }) => {
+    const open = async (): Promise<void> => {
+      const { Screen: Opened } = await import("./screen.ts");
       if (gone || place.current === null) return;
-      const opened = new Opened(place.current, (keys) => void talk.send(keys));
+      const opened = new Opened(place.current, (keys) => sendKeys(talk, keys));
       screen.current = opened;
-      silence = talk.onMessage(({ data }) => {
+      const write = (data: Uint8Array): void => {
         if (!opened.write(data)) unseen.value += data.length;
-      });
-      opened.focus();
+      };
+      for (const data of before(talk)) write(data);
+      silence = talk.onMessage(({ data }) => write(data));
+      // Who walks along the tabs stays there.
+      if (document.activeElement?.getAttribute("role") !== "tab") opened.focus();
+    };
+    open().catch(() => {
+      talk.failure.value = notLoaded("The terminal");
     });
     return () => {
       gone = true;
@@ -42,4 +54,20 @@ export function TerminalView({ talk }: { talk: Talk }): JSX.Element {
       <TroubleNote trouble={talk.failure.value} />
     </>
   );
+}
+
+/** What the guest wrote before there was a screen, the latest of it. */
+function before({ history }: Talk): Uint8Array[] {
+  const written = history.entries().filter(({ kind }) => kind === "from");
+  let [first, bytes] = [written.length, 0];
+  while (first > 0 && bytes < MOST_BEFORE) bytes += written[--first]?.data.length ?? 0;
+  return written.slice(first).map(({ data }) => data);
+}
+
+/** What is pasted may be longer than a message. */
+function sendKeys(talk: Talk, keys: string): void {
+  const bytes = new TextEncoder().encode(keys);
+  const most = talk.mtu.value;
+  if (most === 0 || bytes.length <= most) void talk.send(keys);
+  else for (const piece of cut(bytes, most)) void talk.send(piece);
 }

@@ -33,6 +33,15 @@ export function troubleOf(error: unknown): Trouble {
   return { text: message, code, advice: adviceHere[code] ?? general };
 }
 
+/** A part of the page did not come. A browser does not ask for it again until the page is loaded anew. */
+export function notLoaded(what: string): Trouble {
+  return {
+    text: `${what} could not be loaded.`,
+    code: "page",
+    advice: "Reload this page: the bridge may have been updated, or could not be reached.",
+  };
+}
+
 /** Whether the bridge wants a credential that this page has not got. */
 export function isUnauthorized(error: unknown): boolean {
   return error instanceof RpmsgError && error.code === "unauthorized";

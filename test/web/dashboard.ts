@@ -45,6 +45,24 @@ export async function tally(page: Page): Promise<{ shown: number; total: number 
   return { shown: Number(shown?.replaceAll(",", "")), total: Number(total?.replaceAll(",", "")) };
 }
 
+/**
+ * What the line above the console's list says became of all messages: shown, only counted, not kept any more, dropped
+ * on their way. Of a list that is not searched.
+ */
+export async function account(
+  page: Page,
+): Promise<Record<"total" | "shown" | "sampled" | "gone" | "dropped", number>> {
+  const text = (await page.locator(".tally").textContent()) ?? "";
+  const of = (pattern: RegExp): number => Number((pattern.exec(text)?.[1] ?? "0").replaceAll(",", ""));
+  return {
+    total: of(/ of ([\d,]+) messages/),
+    shown: of(/^showing ([\d,]+)/),
+    sampled: of(/a second ([\d,]+) were only counted/),
+    gone: of(/; ([\d,]+) older ones/),
+    dropped: of(/; ([\d,]+) more were dropped/),
+  };
+}
+
 /** The row of an endpoint in the list. */
 export function rowOf(page: Page, name: string) {
   return page.getByRole("row").filter({ has: page.getByRole("link", { name, exact: true }) });

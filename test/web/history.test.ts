@@ -1,6 +1,6 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import { found, History, KEPT_A_WINDOW, MOST_KEPT, saved, WINDOW } from "../../web/history.ts";
+import { found, History, KEPT_A_WINDOW, MOST_BYTES, MOST_KEPT, saved, WINDOW } from "../../web/history.ts";
 
 const bytes = (text: string) => () => new TextEncoder().encode(text);
 
@@ -45,6 +45,51 @@ describe("the history of a channel", () => {
     const entries = history.entries();
     expect(entries.length).toBe(MOST_KEPT);
     expect([entries[0]?.number, entries.at(-1)?.number]).toEqual([count - MOST_KEPT + 1, count]);
+    expect(history.gone).toBe(count - MOST_KEPT);
+  });
+
+  test("keeps no more bytes than it may, and counts what had to go", () => {
+    const LONGEST = 65_519;
+    const history = new History();
+    const count = 1000;
+    for (let i = 1; i <= count; i++) {
+      history.add("from", i * WINDOW, 1, () => new Uint8Array(LONGEST));
+      const bytes = history.entries().reduce((sum, { data }) => sum + data.length, 0);
+      expect(bytes).toBeLessThanOrEqual(MOST_BYTES);
+    }
+    const kept = Math.floor(MOST_BYTES / LONGEST);
+    expect([history.entries().length, history.gone]).toEqual([kept, count - kept]);
+    history.clear();
+    for (let i = 1; i <= kept; i++) history.add("from", i * WINDOW, 1, () => new Uint8Array(LONGEST));
+    expect([history.entries().length, history.gone]).toEqual([kept, 0]);
+  });
+
+  test("an entry shows itself in any view, in the one of before again", () => {
+    const history = new History();
+    history.add("to", 0, undefined, bytes('{"a": 1}'));
+    history.note(0, "a note");
+    const [entry, note] = history.entries();
+    for (let i = 0; i < 2; i++) {
+      expect((["text", "json", "hex"] as const).map((view) => entry?.line(view))).toEqual([
+        '{"a": 1}',
+        '{"a":1}',
+        "7b 22 61 22 3a 20 31 7d",
+      ]);
+    }
+    expect(note?.line("hex")).toBe("a note");
+  });
+
+  test("every entry has a serial of its own, notes on one message too, and after it was cleared", () => {
+    const history = new History();
+    const serials: (number | undefined)[] = [];
+    for (let i = 0; i < 2; i++) {
+      history.add("to", 0, undefined, bytes("a"));
+      history.note(0, "one");
+      history.note(0, "two");
+      serials.push(...history.entries().map(({ serial }) => serial));
+      history.clear();
+    }
+    expect(new Set(serials).size).toBe(6);
   });
 
   test("a clock that is set back does not end it", () => {

@@ -1,5 +1,6 @@
 import { describe, expect, test } from "vitest";
 import { bucketsOf, quantile, since } from "../../web/latency.ts";
+import { untilNext } from "../../web/pace.ts";
 import { Meter } from "../../web/rates.ts";
 import { Series } from "../../web/series.ts";
 import { testBridge } from "../server/support.ts";
@@ -71,4 +72,15 @@ test("a series keeps the latest rows", () => {
     [20, 30, 40],
     [null, null, null],
   ]);
+});
+
+test.each([
+  ["a quick look", 5, false, 995],
+  ["one that takes a tenth of the time", 95, false, 950],
+  ["a slow one", 500, false, 5000],
+  ["a very slow one", 60_000, false, 10_000],
+  ["one that failed at once", 3, true, 1000],
+  ["one that failed slowly", 60_000, true, 1000],
+])("after %s the next one comes in time", (_what, took, failed, wait) => {
+  expect(untilNext(1000, took, failed)).toBe(wait);
 });

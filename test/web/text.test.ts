@@ -3,8 +3,8 @@ import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { numericFields } from "../../web/fields.ts";
 import { endpointLines, qemuLines, quoted } from "../../web/lines.ts";
-import { hexDump, hexOf, lineOf, parseHex, printable, wholeOf } from "../../web/payload.ts";
-import { endpointAddress, guestAddress, parseRoute } from "../../web/route.ts";
+import { cut, hexDump, hexOf, lineOf, parseHex, printable, wholeOf } from "../../web/payload.ts";
+import { endpointAddress, guestAddress, parseRoute, titleOf } from "../../web/route.ts";
 
 const bytes = (text: string) => new TextEncoder().encode(text);
 
@@ -13,6 +13,26 @@ describe("payloads", () => {
     expect(printable("a\u0000\u001b[2J\n\u007f\u202eb\u200b\u0085ü€😀")).toBe(
       "a␀␛[2J␊␡\\u202eb\\u200b\\u0085ü€😀",
     );
+  });
+
+  test("nor is what fills no space: soft hyphens, joiners, fillers, tags", () => {
+    expect(printable("a\u00ad\u034f\u115f\u1160\u180e\u3164b\u{e0001}\u{e0041}\u{e007f}")).toBe(
+      "a\\u00ad\\u034f\\u115f\\u1160\\u180e\\u3164b\\u{e0001}\\u{e0041}\\u{e007f}",
+    );
+  });
+
+  test("are cut in pieces that are no longer than a message, and are the same together", () => {
+    fc.assert(
+      fc.property(fc.uint8Array({ maxLength: 100 }), fc.integer({ min: 1, max: 120 }), (data, most) => {
+        const pieces = cut(data, most);
+        expect(Uint8Array.from(pieces.flatMap((piece) => [...piece]))).toEqual(data);
+        expect(pieces.slice(0, -1).every(({ length }) => length === most)).toBe(true);
+        expect(pieces.at(-1)?.length).toBeLessThanOrEqual(most);
+        expect(pieces.length).toBe(Math.max(Math.ceil(data.length / most), 1));
+      }),
+    );
+    // The length of a message is 0 where it is not known.
+    expect(() => cut(new Uint8Array(5), 0)).toThrow("pieces of 0 bytes");
   });
 
   test("hexadecimal digits are read back as they are shown, with blanks or without", () => {
@@ -127,5 +147,15 @@ describe("places of the dashboard", () => {
     ["#/ws/v1/vm/a?view=nothing", { page: "endpoint", path: "/ws/v1/vm/a", tab: undefined }],
   ])("%s", (hash, route) => {
     expect(parseRoute(hash)).toEqual(route);
+  });
+
+  test.each([
+    ["#/", "rpmsg-bridge"],
+    ["#/guests/vm-0", "vm-0 · rpmsg-bridge"],
+    ["#/ws/v1/vm/a%20b@7?view=plot", "vm/a b@7 · rpmsg-bridge"],
+    ["#/ws/v1/vm/%E2%80%AE", "vm/\\u202e · rpmsg-bridge"],
+    ["#/ws/v1/vm/100%", "vm/100% · rpmsg-bridge"],
+  ])("%s is called %s", (hash, title) => {
+    expect(titleOf(parseRoute(hash))).toBe(title);
   });
 });
