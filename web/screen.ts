@@ -14,6 +14,7 @@ export class Screen {
   readonly #terminal: Terminal;
   readonly #watcher: ResizeObserver;
   #waiting = 0;
+  #replaying = false;
 
   /** @param onData told what is typed */
   constructor(element: HTMLElement, onData: (text: string) => void) {
@@ -33,7 +34,9 @@ export class Screen {
     this.#terminal.open(element);
     // The way out for who has no mouse: all other keys are the guest's.
     this.#terminal.attachCustomKeyEventHandler(({ key, shiftKey }) => !(key === "Tab" && shiftKey));
-    this.#terminal.onData(onData);
+    this.#terminal.onData((text) => {
+      if (!this.#replaying) onData(text);
+    });
     this.#watcher = new ResizeObserver(() => fit.fit());
     this.#watcher.observe(element);
   }
@@ -46,6 +49,15 @@ export class Screen {
       this.#waiting -= data.length;
     });
     return true;
+  }
+
+  /** Shows what came before. The terminal does not answer questions in it: it may have done so then. */
+  replay(all: readonly Uint8Array[]): void {
+    this.#replaying = true;
+    for (const data of all) this.#terminal.write(data);
+    this.#terminal.write("", () => {
+      this.#replaying = false;
+    });
   }
 
   focus(): void {

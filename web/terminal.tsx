@@ -25,11 +25,10 @@ export function TerminalView({ talk }: { talk: Talk }): JSX.Element {
       if (gone || place.current === null) return;
       const opened = new Opened(place.current, (keys) => sendKeys(talk, keys));
       screen.current = opened;
-      const write = (data: Uint8Array): void => {
+      opened.replay(before(talk));
+      silence = talk.onMessage(({ data }) => {
         if (!opened.write(data)) unseen.value += data.length;
-      };
-      for (const data of before(talk)) write(data);
-      silence = talk.onMessage(({ data }) => write(data));
+      });
       // Who walks along the tabs stays there.
       if (document.activeElement?.getAttribute("role") !== "tab") opened.focus();
     };

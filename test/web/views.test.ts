@@ -272,6 +272,20 @@ describe.skipIf(missing !== undefined)(`the dashboard, in Chromium${why}`, { tim
     await other.locator(".row.from").first().waitFor();
     await other.getByRole("tab", { name: "terminal" }).click();
     await other.locator(".xterm-rows", { hasText: "xend" }).waitFor();
+    // A question to the terminal is answered once, not whenever it is shown again: the echo has the answer.
+    const answers = () => other.locator(".row.from", { hasText: /^.*\[\d+;\d+R$/ }).count();
+    await other.getByRole("tab", { name: "console" }).click();
+    const field = other.getByRole("textbox", { name: "Message", exact: true });
+    await field.fill("\u001b[6n");
+    await field.press("Enter");
+    await other.getByRole("tab", { name: "terminal" }).click();
+    await other.locator(".xterm-rows", { hasText: "xend" }).waitFor();
+    await other.locator(".xterm-helper-textarea").focus();
+    await other.keyboard.type("after");
+    await other.locator(".xterm-rows", { hasText: "xendafter" }).waitFor();
+    await other.getByRole("tab", { name: "console" }).click();
+    await other.locator(".row.from").last().waitFor();
+    expect(await answers()).toBe(0);
     expectNoComplaints(other);
   });
 
