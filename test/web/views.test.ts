@@ -415,7 +415,7 @@ describe.skipIf(missing !== undefined)(`the dashboard, in Chromium${why}`, { tim
     await endpoint("echo");
     const other = await connect("/ws/v1/demo/echo?share=exclusive");
     const page = await openDashboard(browser, `${url}/#/ws/v1/demo/echo?view=console`);
-    await page.getByText("(endpoint-in-use)").waitFor();
+    await page.getByText("Not connected.").waitFor();
     await page.getByRole("group", { name: "Send" }).getByRole("radio", { name: "file" }).check();
     await page
       .getByLabel("File to send")
