@@ -21,10 +21,10 @@ COPY package.json package-lock.json .npmrc ./
 RUN npm ci --ignore-scripts --no-audit --no-fund
 
 COPY . .
-# What koffi is built with, its binary for another C library, and what only measurements need stay behind.
+# What koffi is built with, and its binary for another C library, stay behind.
 RUN npm run build \
     && npm prune --omit=dev --ignore-scripts --no-audit --no-fund \
-    && rm -rf dist/bench node_modules/koffi/vendor node_modules/koffi/doc \
+    && rm -rf node_modules/koffi/vendor node_modules/koffi/doc \
         node_modules/@koromix/*/musl_* node_modules/.package-lock.json \
     && find dist node_modules -type f \( -name '*.d.ts' -o -name '*.d.cts' -o -name '*.d.mts' -o -name '*.map' \) -delete
 
