@@ -185,7 +185,10 @@ export interface TappedMessage {
 /** What the guest knows of a tapped message besides. */
 export interface TapFacts {
   readonly generation: number;
-  /** The endpoint with the message's address on the side of the host; undefined where nobody has it. */
+  /**
+   * The endpoint with the message's address on the side of the host, of several the one that its other address is the
+   * peer of; undefined where there is none, or more than one.
+   */
   readonly endpoint: EndpointPort | undefined;
   /** The name in a message of name service, one character a byte. */
   readonly announced: string | undefined;

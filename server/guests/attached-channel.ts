@@ -70,7 +70,7 @@ export class AttachedChannel<Ticket> implements ChannelPort<Ticket>, Holder {
       { limit: facts.queueBytes, low: facts.lowBytes, timeout: facts.timeout },
     );
     endpoint.attachment.sends(this.#queue, endpoint);
-    local.retain();
+    local.retain(endpoint);
     if (facts.listens) local.add(events);
   }
 
@@ -149,7 +149,7 @@ export class AttachedChannel<Ticket> implements ChannelPort<Ticket>, Holder {
     this.#queue.finish(() => {
       this.endpoint.finished(this);
       this.endpoint.attachment.budget.forget(this);
-      this.#local.release();
+      this.#local.release(this.endpoint);
     });
   }
 

@@ -130,7 +130,7 @@ export class EndpointSet {
     // Gone before its clients hear of it: one that is the service withdraws it too, and none is to find it again.
     this.#events.onRemoved(own);
     own.end("withdrawn");
-    own.service?.release();
+    own.service?.release(own);
     // What the guest had announced for it is an endpoint in its own right now.
     for (const [announcement, half] of [...this.#up]) if (half === own) this.announced(announcement);
     return true;
@@ -266,7 +266,6 @@ export class EndpointSet {
   #restoreEndpoint(snapshot: SetEndpointSnapshot): AttachedEndpoint {
     const { name, ns, address, local, declaration, configured } = snapshot;
     const service = snapshot.service === undefined ? undefined : this.locals.at(snapshot.service);
-    service?.retain();
     const target =
       service !== undefined && snapshot.toServicePeer ? service.endpoint : { peer: snapshot.peer };
     const endpoint = new AttachedEndpoint(this.#attachment, {
@@ -277,6 +276,7 @@ export class EndpointSet {
       target,
       ...(service !== undefined && { service }),
     });
+    service?.retain(endpoint);
     if (declaration === undefined) return endpoint;
     if (service === undefined) {
       this.#declared.set(endpoint, { declaration, configured, target, address: declaration.address });
@@ -302,7 +302,6 @@ export class EndpointSet {
     peer: number | undefined,
   ): AttachedEndpoint {
     const service = this.locals.make(address, true);
-    service.retain();
     let announcement: HostAnnouncement | undefined;
     try {
       if (ns !== "none") announcement = this.#attachment.device.announce(name, service.address);
@@ -312,6 +311,7 @@ export class EndpointSet {
     }
     const target = peer === undefined ? service.endpoint : { peer };
     const endpoint = new AttachedEndpoint(this.#attachment, { name, ns, target, service });
+    service.retain(endpoint);
     service.owner = endpoint;
     endpoint.told = announcement?.told ?? false;
     if (announcement !== undefined) this.#down.set(announcement, endpoint);

@@ -29,13 +29,14 @@ export class GuestTaps {
 
   #show(message: TappedMessage): void {
     const { toGuest, outcome, src, dst, packet, length } = message;
-    const local = outcome === "malformed" ? undefined : this.#locals.at(toGuest ? src : dst);
+    const [local, other] = toGuest ? [src, dst] : [dst, src];
+    const endpoint = outcome === "malformed" ? undefined : this.#locals.at(local)?.endpointOf(other);
     const announcement =
       outcome === "passed" && dst === NAME_SERVICE_ADDRESS
         ? decodeNameService(packet, HEADER_SIZE, length - HEADER_SIZE)
         : undefined;
     const { generation } = this.#device;
-    const facts = { generation, endpoint: local?.owner, announced: announcement?.name };
+    const facts = { generation, endpoint, announced: announcement?.name };
     for (const tap of this.#taps) tap(message, facts);
   }
 }

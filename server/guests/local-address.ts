@@ -13,6 +13,8 @@ export class LocalAddress {
   /** Never changed in place: a channel may go while a message is passed on. */
   #channels: readonly ChannelEvents[] = [];
   #users = 0;
+  /** Of which endpoints the users are: channels, or the endpoint of the host that this is the address of. */
+  readonly #endpoints = new Map<AttachedEndpoint, number>();
   readonly #onClose: () => void;
 
   /**
@@ -56,13 +58,34 @@ export class LocalAddress {
     return this.#users;
   }
 
-  /** One more has, or may have, messages on their way from this address. */
-  retain(): void {
+  /** One more of this endpoint has, or may have, messages on their way from this address. */
+  retain(endpoint: AttachedEndpoint): void {
     this.#users++;
+    this.#endpoints.set(endpoint, (this.#endpoints.get(endpoint) ?? 0) + 1);
   }
 
-  /** One less; the last one frees the address. */
-  release(): void {
+  /**
+   * Whose a message is.
+   * @param other the guest's address in it
+   * @returns undefined where several endpoints have this address, and it is not clear which of them speaks
+   */
+  endpointOf(other: number): AttachedEndpoint | undefined {
+    if (this.#endpoints.size === 0) return this.owner;
+    const all = [...this.#endpoints.keys()];
+    const those = all.length === 1 ? all : all.filter(({ peer }) => peer === other);
+    return those.length === 1 ? those[0] : undefined;
+  }
+
+  /**
+   * One less; the last one frees the address.
+   * @param endpoint undefined where nobody had it
+   */
+  release(endpoint?: AttachedEndpoint): void {
+    if (endpoint !== undefined) {
+      const left = (this.#endpoints.get(endpoint) ?? 0) - 1;
+      if (left > 0) this.#endpoints.set(endpoint, left);
+      else this.#endpoints.delete(endpoint);
+    }
     if (--this.#users > 0) return;
     this.endpoint.close();
     this.#onClose();

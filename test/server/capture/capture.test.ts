@@ -3,8 +3,9 @@ import { get } from "node:http";
 import { describe, expect, test } from "vitest";
 import { service } from "../../../guest/index.ts";
 import { titled, unsupported } from "../../rpmsg/posix/support.ts";
+import type { Client } from "../support.ts";
 import { eventually, testBridge } from "../support.ts";
-import { testToken } from "../tokens.ts";
+import { allRights, testToken } from "../tokens.ts";
 import { vhostBridge } from "../vhost-guest.ts";
 import { Captured } from "./support.ts";
 
@@ -241,6 +242,37 @@ describe("what a token may not read is left out", () => {
     await captured.until("both are there", () => captured.messages.length >= 2);
     expect(texts(captured)).toEqual(["echo < seen", "echo > seen"]);
     expect(captured.items.filter(({ kind }) => kind === "interface")).toHaveLength(1);
+  });
+
+  test("another endpoint's messages, where its clients share a local address", async () => {
+    const all = allRights();
+    const running = await testBridge({ tokens: [may.config, all.config] }, undefined, all.headers);
+    const narrow = await Captured.start(running.url, "", may.headers);
+    const named = await Captured.start(running.url, "name=echo", all.headers);
+    const whole = await Captured.start(running.url, "", all.headers);
+    const clients = new Map<string, Client>();
+    for (const name of ["echo", "tty"]) {
+      clients.set(name, await running.connect(`/ws/v1/demo/${name}?local=2000&share=shared`));
+    }
+    clients.get("tty")?.send("echo secret\n");
+    await clients.get("tty")?.next();
+    await clients.get("echo")?.next();
+    clients.get("echo")?.send("seen");
+    await whole.until("all are there", () => texts(whole).includes("echo > seen"));
+    const ofTty = texts(whole).filter((text) => !text.startsWith("echo "));
+    expect(ofTty[0]).toBe("tty < echo secret\n");
+    expect(ofTty.every((text) => text.startsWith("tty "))).toBe(true);
+    for (const each of [narrow, named]) {
+      await each.until("both are there", () => texts(each).includes("echo > seen"));
+      expect(texts(each)).toEqual(["echo < seen", "echo > seen"]);
+    }
+    // What is left to one of them is that one's, whoever was first.
+    await clients.get("echo")?.close();
+    clients.get("tty")?.send("help\n");
+    const later = () => texts(whole).slice(texts(whole).indexOf("echo > seen") + 1);
+    await whole.until("it answers", () => /tty < help\n,tty >/.test(later().join()));
+    expect(later().every((text) => text.startsWith("tty "))).toBe(true);
+    expect(narrow.messages).toHaveLength(2);
   });
 
   test("all of it: 403", async () => {
