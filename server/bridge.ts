@@ -33,8 +33,8 @@ import { HttpProblem } from "./problem.ts";
 /** How much of the drain's time clients get to close. */
 const CLIENTS_SHARE = 0.7;
 
-/** Milliseconds that captures have to end, however late it is. */
-const LAST_WORDS = 300;
+/** Milliseconds that captures have to end: so many however late it is, and no more however early. */
+const LAST_WORDS = { least: 300, most: 1000 };
 
 /** The composition root: guests on one side, channels on the other, the directory between them. */
 export class Bridge implements ChannelHost {
@@ -46,7 +46,7 @@ export class Bridge implements ChannelHost {
   readonly counts = new ClientCounts();
   readonly channels: Channels;
   /** Those that run: each is ended with the bridge, and at a hand-over. */
-  readonly captures = new Set<{ end(): Promise<void> }>();
+  readonly captures = new Set<{ end(): Promise<void>; cut(): void }>();
   /** Of the bytes that wait for all guests. */
   readonly guestBudget: MemoryBudget;
   /** Who requests are from, and who is let in. */
@@ -321,7 +321,7 @@ export class Bridge implements ChannelHost {
     await this.channels.drain(drainTimeout * CLIENTS_SHARE);
     await Promise.all([...this.#guests.values()].map((guest) => guest.drained(deadline - performance.now())));
     // Last: they show what the others did.
-    await this.#endCaptures(Math.max(deadline - performance.now(), LAST_WORDS));
+    await this.#endCaptures(Math.max(deadline - performance.now(), LAST_WORDS.least));
     this.close();
   }
 
@@ -333,15 +333,21 @@ export class Bridge implements ChannelHost {
     for (const guest of this.#guests.values()) guest.close();
   }
 
-  /** Gives those who capture the rest, as far as they take it in time. */
+  /** Gives those who capture the rest, as far as they take it in time; nobody waits for one who reads nothing. */
   async #endCaptures(timeout: number): Promise<void> {
     if (this.captures.size === 0) return;
-    let timer: NodeJS.Timeout | undefined;
-    const late = new Promise<void>((resolve) => {
-      timer = setTimeout(resolve, timeout);
+    const late = new Set(this.captures);
+    const ends = [...late].map(async (each) => {
+      await each.end();
+      late.delete(each);
     });
-    await Promise.race([Promise.all([...this.captures].map((each) => each.end())), late]);
+    let timer: NodeJS.Timeout | undefined;
+    const over = new Promise<void>((resolve) => {
+      timer = setTimeout(resolve, Math.min(timeout, LAST_WORDS.most));
+    });
+    await Promise.race([Promise.all(ends), over]);
     clearTimeout(timer);
+    for (const each of late) each.cut();
   }
 
   #guest(name: string): Attachment {

@@ -97,6 +97,11 @@ export class Capture {
     return this.#ended;
   }
 
+  /** Ends it at once: its reader does not take the rest. */
+  cut(): void {
+    this.#out.destroy();
+  }
+
   get #waiting(): number {
     return this.#bytes + this.#out.writableLength;
   }

@@ -4,6 +4,7 @@ import type { FastifyPluginAsyncZod } from "fastify-type-provider-zod";
 import { z } from "zod";
 import { CaptureQuery } from "../../schemas/index.ts";
 import { atExpiry } from "../access/expiry.ts";
+import { limitTime } from "../answer-limits.ts";
 import type { Bridge } from "../bridge.ts";
 import type { Capture } from "../capture/capture.ts";
 import type { Holder } from "../memory-budget.ts";
@@ -100,7 +101,11 @@ function stream(
     bridge.tap(guest, (message, facts) => capture.take(guest, message, facts)),
   );
   captures.add(capture);
-  const cancel = atExpiry(permit, () => void capture.end());
+  const cancel = atExpiry(permit, () => {
+    void capture.end();
+    // It has its place until then.
+    limitTime(response, bridge);
+  });
   response.once("close", () => {
     cancel();
     captures.delete(capture);

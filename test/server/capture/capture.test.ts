@@ -3,11 +3,31 @@ import { get } from "node:http";
 import { describe, expect, test } from "vitest";
 import { service } from "../../../guest/index.ts";
 import { titled, unsupported } from "../../rpmsg/posix/support.ts";
-import type { Client } from "../support.ts";
+import type { Client, RunningBridge } from "../support.ts";
 import { eventually, testBridge } from "../support.ts";
 import { allRights, testToken } from "../tokens.ts";
 import { vhostBridge } from "../vhost-guest.ts";
 import { Captured } from "./support.ts";
+
+/** How often a message was left out of a capture. */
+function leftOut({ bridge }: RunningBridge): number {
+  return Object.fromEntries(bridge.counts.limits.entries())["captureBytes"] ?? 0;
+}
+
+/** A capture that nobody reads any more: all that may wait for its reader does. */
+async function unread(running: RunningBridge, headers: Record<string, string> = {}): Promise<Captured> {
+  const before = leftOut(running);
+  const captured = await Captured.start(running.url, "", headers);
+  captured.pause();
+  const client = await running.connect("/ws/v1/demo/source");
+  // More than the system keeps for the connection; or it has ended before.
+  while (leftOut(running) === before && running.bridge.captures.size > 0) {
+    client.send("2000 496");
+    await client.take(2000);
+  }
+  await client.close();
+  return captured;
+}
 
 /** To whom and what, of messages that are text. */
 function texts({ messages }: Captured): string[] {
@@ -171,16 +191,15 @@ describe("a reader that is too slow", () => {
   test("for one burst hears of it at once, without another message", async () => {
     const running = await testBridge({ limits: { captureBytes: 65_536 } });
     const captured = await Captured.start(running.url);
-    const leftOut = () => Object.fromEntries(running.bridge.counts.limits.entries())["captureBytes"] ?? 0;
     captured.pause();
     const client = await running.connect("/ws/v1/demo/source");
     // Each is one turn's: what the system keeps for the connection is full at some time, and some of them are too large.
-    while (leftOut() === 0) {
+    while (leftOut(running) === 0) {
       client.send("200 496");
       for (let each = 0; each < 200; each++) await client.next();
     }
     captured.resume();
-    await captured.until("it is told", () => captured.statistics["demo/source"]?.dropped === leftOut());
+    await captured.until("it is told", () => captured.statistics["demo/source"]?.dropped === leftOut(running));
     const { received = 0, dropped = 0 } = captured.statistics["demo/source"] ?? {};
     expect(captured.messages).toHaveLength(received - dropped);
   });
@@ -190,10 +209,9 @@ describe("a reader that is too slow", () => {
     const captured = await Captured.start(running.url);
     captured.pause();
     const client = await running.connect("/ws/v1/demo/source");
-    const leftOut = () => Object.fromEntries(running.bridge.counts.limits.entries())["captureBytes"] ?? 0;
     let total = 0;
     // Until it is more than the system keeps for the connection.
-    while (leftOut() < 1000) {
+    while (leftOut(running) < 1000) {
       client.send("2000 496");
       for (let each = 0; each < 2000; each++) await client.next();
       total += 2001;
@@ -208,7 +226,38 @@ describe("a reader that is too slow", () => {
     expect(dropped).toBeGreaterThanOrEqual(1000);
     expect(received).toBe(total + 2);
     expect(captured.messages).toHaveLength(received - dropped);
-    expect(leftOut()).toBe(dropped);
+    expect(leftOut(running)).toBe(dropped);
+  });
+});
+
+describe("a reader that reads nothing any more", () => {
+  /** More than a test may take: nobody waits for it. */
+  const LONG = 600_000;
+  const limits = { captureBytes: 65_536, drainTimeout: LONG };
+
+  test("holds up neither a hand-over nor the end", async () => {
+    const running = await testBridge({ limits });
+    const first = await unread(running);
+    await running.bridge.suspend(LONG);
+    first.resume();
+    await first.end();
+    expect(first.whole).toBe(false);
+    await eventually("it is gone", () => (running.bridge.captures.size === 0 ? true : undefined));
+    running.bridge.resume();
+    const second = await unread(running);
+    await running.bridge.drain();
+    second.resume();
+    await second.end();
+    expect(second.whole).toBe(false);
+  });
+
+  test("loses its place with its token", async () => {
+    const soon = testToken("soon", { read: ["*/*"] }, Date.now() + 3000);
+    const all = allRights();
+    const tokens = [soon.config, all.config];
+    const running = await testBridge({ tokens, limits: { ...limits, responseTimeout: 50 } }, undefined, all.headers);
+    await unread(running, soon.headers);
+    await eventually("it is gone", () => (running.bridge.captures.size === 0 ? true : undefined));
   });
 });
 
