@@ -2,10 +2,11 @@ import type { Writable } from "node:stream";
 import type { Origin } from "../../schemas/index.ts";
 import type { Permit } from "../access/permit.ts";
 import { displayName } from "../directory.ts";
-import type { EndpointPort, TapFacts, TappedMessage } from "../endpoint-port.ts";
-import { interfaceTexts } from "./interface-name.ts";
+import type { TapFacts, TappedMessage } from "../endpoint-port.ts";
+import type { Interface } from "./interfaces.ts";
+import { Interfaces } from "./interfaces.ts";
 import type { InterfaceCounts } from "./pcapng.ts";
-import { interfaceBlock, packetBlock, sectionBlock, statisticsBlock } from "./pcapng.ts";
+import { packetBlock, sectionBlock, statisticsBlock } from "./pcapng.ts";
 
 const SECTION_COMMENT =
   "Messages of RPMsg guests as they lay in the rings. Link type 147 (USER0) is the RPMsg header and the payload. Inbound " +
@@ -32,14 +33,6 @@ export interface CaptureOptions {
   readonly onWaiting: (bytes: number) => void;
 }
 
-/** An interface of the file: an endpoint, or what of a guest is no endpoint's. */
-interface Interface {
-  readonly id: number;
-  readonly counts: { received: number; dropped: number };
-  /** Of `dropped`, what the file says already. */
-  told: number;
-}
-
 /**
  * Writes what goes through guests' rings as pcapng, in the turn of the event loop in which it comes, as one write. A
  * reader that is too slow costs no memory beyond the limit, and nobody else anything: what does not fit is dropped, and
@@ -48,9 +41,7 @@ interface Interface {
 export class Capture {
   readonly #out: Writable;
   readonly #options: CaptureOptions;
-  readonly #interfaces: Interface[] = [];
-  readonly #byKey = new Map<string, Interface>();
-  readonly #byPort = new WeakMap<EndpointPort, Interface>();
+  readonly #interfaces = new Interfaces();
   readonly #generations = new Map<string, number>();
   /** Blocks of this turn. */
   #blocks: Buffer[] = [];
@@ -71,18 +62,16 @@ export class Capture {
   /** A message of this guest. */
   take(guest: string, message: TappedMessage, facts: TapFacts): void {
     if (this.#ended !== undefined || !this.#shows(guest, facts)) return;
-    const own = this.#interfaceOf(guest, facts.endpoint);
-    own.counts.received++;
-    const { packet, length, toGuest, originalLength } = message;
-    if (this.#waiting + length > this.#options.limit) {
-      own.counts.dropped++;
-      this.#untold = true;
-      this.#options.onDropped();
-      return;
-    }
+    const { endpoint } = facts;
+    const own = endpoint === undefined ? this.#interfaces.ofGuest(guest) : this.#interfaces.ofEndpoint(endpoint);
+    // Where there are too many, the guest's own one says so.
+    if (own === undefined) return this.#drop(this.#interfaces.ofGuest(guest));
     this.#tell();
+    const { packet, length, toGuest, originalLength } = message;
+    if (this.#waiting + (own.head?.length ?? 0) + length > this.#options.limit) return this.#drop(own);
+    own.counts.received++;
     const comments = [...this.#generation(guest, facts), ...commentsOf(message)];
-    const described = { interface: own.id, time: this.#now(), toGuest, originalLength, comments };
+    const described = { interface: this.#numberOf(own), time: this.#now(), toGuest, originalLength, comments };
     this.#write(packetBlock(described, packet, length));
   }
 
@@ -90,7 +79,7 @@ export class Capture {
   end(): Promise<void> {
     this.#ended ??= new Promise((resolve) => {
       if (this.#out.destroyed) return resolve();
-      this.#statistics(this.#interfaces);
+      for (const own of this.#interfaces.all) this.#statistics(own);
       this.#flush();
       this.#out.once("close", resolve).end(resolve);
     });
@@ -106,6 +95,11 @@ export class Capture {
     return this.#bytes + this.#out.writableLength;
   }
 
+  /** For what was counted. */
+  get #hasRoom(): boolean {
+    return this.#waiting <= this.#options.limit / 2;
+  }
+
   /** Whether the reader asked for it, and may see it. What is no endpoint's needs the right to all of the guest. */
   #shows(guest: string, { endpoint, announced }: TapFacts): boolean {
     const { permit, filter } = this.#options;
@@ -119,26 +113,20 @@ export class Capture {
       : permit.may("read", { guest, name: subject });
   }
 
-  #interfaceOf(guest: string, endpoint: EndpointPort | undefined): Interface {
-    const known = endpoint && this.#byPort.get(endpoint);
-    if (known !== undefined) return known;
-    const { name, description } = interfaceTexts(
-      { guest, endpoint: endpoint && displayName(endpoint.name), origin: endpoint?.origin },
-      endpoint?.address,
-    );
-    // An endpoint that the guest announces again after a reset is the same to a reader.
-    const key = JSON.stringify([guest, endpoint?.name, description]);
-    const own = this.#byKey.get(key) ?? this.#addInterface(key, name, description);
-    if (endpoint !== undefined) this.#byPort.set(endpoint, own);
-    return own;
+  /** A message that is not in the file. */
+  #drop(own: Interface): void {
+    own.counts.received++;
+    own.counts.dropped++;
+    this.#untold = true;
+    this.#options.onDropped();
   }
 
-  #addInterface(key: string, name: string, description: string): Interface {
-    const own = { id: this.#interfaces.length, counts: { received: 0, dropped: 0 }, told: 0 };
-    this.#interfaces.push(own);
-    this.#byKey.set(key, own);
-    this.#write(interfaceBlock(name, description));
-    return own;
+  /** Its number; what it begins with is written first. */
+  #numberOf(own: Interface): number {
+    const { head } = own;
+    const id = this.#interfaces.number(own);
+    if (head !== undefined) this.#write(head);
+    return id;
   }
 
   /** Said once, when it is another one. */
@@ -148,19 +136,21 @@ export class Capture {
     return before === undefined || before === generation ? [] : [`generation ${generation} of ${guest}`];
   }
 
-  /** Says what was dropped, as soon as there is room. */
+  /** Says what was dropped, as far as there is room. */
   #tell(): void {
-    if (!this.#untold || this.#ended !== undefined || this.#waiting > this.#options.limit / 2) return;
+    if (!this.#untold || this.#ended !== undefined || !this.#hasRoom) return;
+    for (const own of this.#interfaces.all) {
+      if (own.counts.dropped === own.told) continue;
+      if (!this.#hasRoom) return;
+      this.#statistics(own);
+    }
     this.#untold = false;
-    this.#statistics(this.#interfaces.filter(({ counts, told }) => counts.dropped > told));
   }
 
-  #statistics(interfaces: readonly Interface[]): void {
-    const now = this.#now();
-    for (const own of interfaces) {
-      own.told = own.counts.dropped;
-      this.#write(statisticsBlock(own.id, own.counts satisfies InterfaceCounts, this.#start, now));
-    }
+  #statistics(own: Interface): void {
+    const id = this.#numberOf(own);
+    own.told = own.counts.dropped;
+    this.#write(statisticsBlock(id, own.counts satisfies InterfaceCounts, this.#start, this.#now()));
   }
 
   #write(bytes: Buffer): void {

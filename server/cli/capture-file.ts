@@ -12,7 +12,7 @@ const FULL = new Set(["ENOSPC", "EDQUOT", "EFBIG"]);
 
 export interface CaptureFileOptions {
   readonly path: string;
-  /** Bytes after which the next file begins; undefined: there is one. */
+  /** Bytes after its head from which on the next file begins; undefined: there is one. */
   readonly fileSize?: number | undefined;
   /** Files that are kept; undefined: all. */
   readonly files?: number | undefined;
@@ -34,6 +34,8 @@ export class CaptureFile {
   #headWritten = 0;
   #fd: number | undefined;
   #size = 0;
+  /** Of `#size`, what each file needs. */
+  #headSize = 0;
   #number = 0;
   #hasMessages = false;
   readonly #paths: string[] = [];
@@ -70,16 +72,12 @@ export class CaptureFile {
   /** @returns false where the disk is full, and it was left out */
   #message(block: Buffer): boolean {
     const { fileSize } = this.#options;
-    if (fileSize !== undefined && this.#hasMessages && this.#size + block.length > fileSize) {
+    if (fileSize !== undefined && this.#hasMessages && this.#size - this.#headSize + block.length > fileSize) {
       this.#end();
       this.#open();
     }
     const statistics = this.#untold ? this.counts.statistics() : [];
-    const written = this.#head.slice(this.#headWritten).every((each) => {
-      const done = this.#append(each);
-      if (done) this.#headWritten++;
-      return done;
-    });
+    const written = this.#head.slice(this.#headWritten).every((each) => this.#appendHead(each));
     if (!written || !statistics.every((each) => this.#append(each)) || !this.#append(block)) {
       this.#untold = true;
       return false;
@@ -99,6 +97,7 @@ export class CaptureFile {
       throw new CommandError(`cannot write ${path}: ${(error as NodeJS.ErrnoException).code}`);
     }
     this.#size = 0;
+    this.#headSize = 0;
     this.#headWritten = 0;
     this.#hasMessages = false;
     this.#paths.push(path);
@@ -119,13 +118,21 @@ export class CaptureFile {
   /** What was counted, and the end. */
   #end(): void {
     if (this.#fd === undefined) return;
-    for (const block of this.#head.slice(this.#headWritten))
-      if (this.#append(block, true)) this.#headWritten++;
+    for (const block of this.#head.slice(this.#headWritten)) this.#appendHead(block, true);
     if (this.#headWritten === this.#head.length) {
       for (const block of this.counts.statistics()) this.#append(block, true);
     }
     closeSync(this.#fd);
     this.#fd = undefined;
+  }
+
+  #appendHead(block: Buffer, last = false): boolean {
+    const done = this.#append(block, last);
+    if (done) {
+      this.#headWritten++;
+      this.#headSize += block.length;
+    }
+    return done;
   }
 
   /**

@@ -63,6 +63,18 @@ test("files of any size have all messages, in order, and each its interfaces", (
   fc.assert(property, { numRuns: 30 });
 });
 
+test("a file has as many messages as its size says, however many interfaces it begins with", () => {
+  const path = join(testDirectory(), "x");
+  const each = message(0, 0).length;
+  const file = new CaptureFile({ path, fileSize: 4 * each, onFull: "stop", tell: () => {} });
+  const many = Array.from({ length: 50 }, (_, i) => interfaceBlock(`vm/${i}`, ""));
+  const blocks = Array.from({ length: 8 }, (_, number) => message(0, number));
+  for (const item of items(sectionBlock("", ""), ...many, ...blocks)) file.write(item);
+  file.finish();
+  expect(numbersIn(readWhole(`${path}-00001`))).toEqual([0, 1, 2, 3]);
+  expect(numbersIn(readWhole(`${path}-00002`))).toEqual([4, 5, 6, 7]);
+});
+
 test("what the bridge has left out is in the file's own counts", () => {
   const path = join(testDirectory(), "a.pcapng");
   const file = new CaptureFile({ path, onFull: "stop", tell: () => {} });

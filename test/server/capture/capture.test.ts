@@ -1,7 +1,13 @@
 import { once } from "node:events";
 import { get } from "node:http";
+import { PassThrough, Writable } from "node:stream";
 import { describe, expect, test } from "vitest";
 import { service } from "../../../guest/index.ts";
+import { Permit } from "../../../server/access/permit.ts";
+import { Capture } from "../../../server/capture/capture.ts";
+import type { CapturedItem } from "../../../server/capture/pcapng-reader.ts";
+import { PcapngReader } from "../../../server/capture/pcapng-reader.ts";
+import type { EndpointPort } from "../../../server/endpoint-port.ts";
 import { titled, unsupported } from "../../rpmsg/posix/support.ts";
 import type { Client, RunningBridge } from "../support.ts";
 import { eventually, testBridge } from "../support.ts";
@@ -227,6 +233,66 @@ describe("a reader that is too slow", () => {
     expect(received).toBe(total + 2);
     expect(captured.messages).toHaveLength(received - dropped);
     expect(leftOut(running)).toBe(dropped);
+  });
+});
+
+describe("of ever new endpoints", () => {
+  /** A capture of a message of each of so many endpoints. */
+  function captureOf(endpoints: number, out: Writable, limit: number): Capture {
+    const permit = Permit.ofAll(false);
+    const capture = new Capture(out, "", { filter: {}, permit, limit, onDropped() {}, onWaiting() {} });
+    const packet = Buffer.alloc(16);
+    const facts = { toGuest: false, outcome: "passed", dst: 1024, originalLength: 16 } as const;
+    for (let i = 0; i < endpoints; i++) {
+      const endpoint = { guest: "vm", name: `endpoint-${i}`, origin: "guest", address: 1024 + i };
+      capture.take(
+        "vm",
+        { ...facts, packet, length: 16 },
+        { generation: 1, endpoint: endpoint as unknown as EndpointPort, announced: undefined },
+      );
+    }
+    return capture;
+  }
+
+  test("no more waits for a reader than may", () => {
+    const out = new Writable({ write() {} });
+    captureOf(4000, out, 65_536);
+    expect(out.writableLength).toBeGreaterThan(32_768);
+    expect(out.writableLength).toBeLessThanOrEqual(65_536 + 100);
+  });
+
+  test("there are so many interfaces; the rest is counted for the guest", async () => {
+    const out = new PassThrough({ highWaterMark: 2 ** 24 });
+    await captureOf(4100, out, 2 ** 24).end();
+    const items = new PcapngReader().read(out.read() as Buffer);
+    expect(items.filter(({ kind }) => kind === "message")).toHaveLength(4096);
+    const counts = items.flatMap((item) => (item.kind === "statistics" ? [item] : []));
+    expect(counts).toHaveLength(4097);
+    expect(counts.find((each) => each.interface.name === "vm")).toMatchObject({ received: 4, dropped: 4 });
+  });
+
+  test("what was left out is told of each as soon as there is room", async () => {
+    const waiting: (() => void)[] = [];
+    const parts: Buffer[] = [];
+    const out = new Writable({
+      write(part: Buffer, _encoding, done) {
+        parts.push(part);
+        waiting.push(done);
+      },
+    });
+    const capture = captureOf(4000, out, 65_536);
+    const read = () => new PcapngReader().read(Buffer.concat(parts));
+    const counts = (items: CapturedItem[]) =>
+      items.flatMap((item) => (item.kind === "statistics" ? [[item.received, item.dropped]] : []));
+    const messages = (items: CapturedItem[]) => items.filter(({ kind }) => kind === "message");
+    await eventually("all is told", () => {
+      waiting.shift()?.();
+      expect(out.writableLength).toBeLessThanOrEqual(65_536 + 100);
+      const items = read();
+      return messages(items).length + counts(items).length === 4000 ? true : undefined;
+    });
+    expect(new Set(counts(read()).map(String))).toEqual(new Set(["1,1"]));
+    void capture.end();
   });
 });
 
