@@ -23,7 +23,7 @@ const malloc: Allocator = { resident: () => process.memoryUsage.rss(), trim: tri
 export class FreeMemory {
   readonly #allocator: Allocator;
   #timer: NodeJS.Timeout | undefined;
-  /** Resident bytes after the last time. */
+  /** Resident bytes after the last time; 0 where it is to be done again. */
   #before = 0;
 
   constructor(allocator = malloc) {
@@ -38,11 +38,14 @@ export class FreeMemory {
     clearInterval(this.#timer);
   }
 
-  /** Trims where the process has grown. */
+  /** Trims where the process has grown, or where the last time gave back little. */
   look(): void {
     const allocator = this.#allocator;
-    if (allocator.resident() < this.#before + WORTH) return;
+    const resident = allocator.resident();
+    if (resident < this.#before + WORTH) return;
     allocator.trim();
-    this.#before = allocator.resident();
+    const left = allocator.resident();
+    // At a peak there is nothing to give back. It is free later, and the process grows no more.
+    this.#before = resident - left >= WORTH ? left : 0;
   }
 }
