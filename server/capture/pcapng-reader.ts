@@ -4,6 +4,8 @@ import { BYTE_ORDER, blockType, direction, LINK_TYPE, option } from "./pcapng.ts
 const MOST_BLOCK = 2 ** 24;
 /** Where an interface says nothing, its clock counts microseconds. */
 const DEFAULT_RESOLUTION = 6;
+/** Nanoseconds since 1970 of the last time that a Date has. */
+const LAST_TIME = 8_640_000_000_000_000_000_000n;
 
 /** What is read is no pcapng, or none of ours. */
 export class PcapngError extends Error {
@@ -169,6 +171,8 @@ export class PcapngReader {
       );
     }
     const units = (BigInt(view.getUint32(4, little)) << 32n) | BigInt(view.getUint32(8, little));
+    const time = (units * 1_000_000_000n) / own.unitsPerSecond;
+    if (time > LAST_TIME) throw new PcapngError("a packet has a time after the year 275760");
     const length = view.getUint32(12, little);
     const end = 20 + ((length + 3) & ~3);
     if (length > bytes.length || end > bytes.length) {
@@ -179,7 +183,7 @@ export class PcapngReader {
     const bits = flags?.length === 4 ? (little ? flags.readUInt32LE(0) : flags.readUInt32BE(0)) : 0;
     return {
       interface: own,
-      time: (units * 1_000_000_000n) / own.unitsPerSecond,
+      time,
       toGuest: (bits & 3) === direction.outbound,
       packet: bytes.subarray(20, 20 + length),
       originalLength: view.getUint32(16, little),

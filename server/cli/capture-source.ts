@@ -57,6 +57,11 @@ export async function* readCapture(path: string): AsyncGenerator<CapturedItem> {
   }
 }
 
+/** Whether it is what a stream says that broke off, or was to end; else it is a mistake of ours. */
+export function isBreak(error: unknown): boolean {
+  return (error as NodeJS.ErrnoException).code !== undefined;
+}
+
 async function queryOf({ guest, endpoint }: CaptureScope, flags: ClientFlags): Promise<URLSearchParams> {
   const query = new URLSearchParams();
   if (guest !== undefined) query.set("guest", guest);

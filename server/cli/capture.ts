@@ -3,7 +3,7 @@ import type { CapturedItem } from "../capture/pcapng-reader.ts";
 import { CaptureCounts } from "./capture-counts.ts";
 import { CaptureFile } from "./capture-file.ts";
 import type { CaptureScope } from "./capture-source.ts";
-import { followCapture } from "./capture-source.ts";
+import { followCapture, isBreak } from "./capture-source.ts";
 import type { ClientFlags } from "./client.ts";
 import { CommandError, exitCode } from "./command-error.ts";
 import { stopSignal } from "./signals.ts";
@@ -45,7 +45,7 @@ export async function capture(flags: CaptureFlags): Promise<void> {
       if (done) break;
     }
   } catch (error) {
-    if (!done && error instanceof CommandError) throw error;
+    if (error instanceof CommandError ? !done : !isBreak(error)) throw error;
     // Else the connection broke off, which is told below.
   } finally {
     stop.abort();

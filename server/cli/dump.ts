@@ -1,7 +1,7 @@
 import { readMessage } from "../capture/message.ts";
 import type { CapturedItem, CapturedMessage } from "../capture/pcapng-reader.ts";
 import type { CaptureScope } from "./capture-source.ts";
-import { followCapture, readCapture } from "./capture-source.ts";
+import { followCapture, isBreak, readCapture } from "./capture-source.ts";
 import type { ClientFlags } from "./client.ts";
 import { CommandError } from "./command-error.ts";
 import { hexDump } from "./hex-dump.ts";
@@ -34,7 +34,8 @@ export async function dump(flags: DumpFlags): Promise<void> {
       break;
     }
   } catch (error) {
-    if (flags.read !== undefined || (!done && error instanceof CommandError)) throw error;
+    if (flags.read !== undefined) throw error;
+    if (error instanceof CommandError ? !done : !isBreak(error)) throw error;
     // The connection broke off, which is told below; or it was to end.
   } finally {
     stop.abort();

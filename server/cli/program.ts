@@ -2,6 +2,7 @@ import { CommanderError } from "commander";
 import { ConfigError } from "../config/config-error.ts";
 import { CommandError, exitCode } from "./command-error.ts";
 import { buildProgram } from "./commands.ts";
+import { printable } from "./terminal.ts";
 
 /**
  * Runs one command.
@@ -22,13 +23,18 @@ export async function runProgram(args: string[]): Promise<number> {
       return error.exitCode === 0 ? exitCode.done : exitCode.usage;
     }
     if (error instanceof ConfigError) {
-      console.error(`rpmsg-bridge: configuration: ${error.message}`);
+      console.error(`rpmsg-bridge: configuration: ${oneLine(error.message)}`);
       return exitCode.usage;
     }
     if (error instanceof CommandError) {
-      console.error(`rpmsg-bridge: ${error.message}`);
+      console.error(`rpmsg-bridge: ${oneLine(error.message)}`);
       return error.exitCode;
     }
     throw error;
   }
+}
+
+/** Errors name what was wrong in a guest's, a file's or a bridge's own words. */
+function oneLine(message: string): string {
+  return printable(message.trim().replaceAll(/\s*\n\s*/g, " "));
 }

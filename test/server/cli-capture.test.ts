@@ -1,12 +1,13 @@
 import { execFileSync } from "node:child_process";
 import { existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { describe, expect, test } from "vitest";
+import { describe, expect, onTestFinished, test, vi } from "vitest";
 import type { ReadMessage } from "../../server/capture/message.ts";
 import { readMessage } from "../../server/capture/message.ts";
 import { interfaceBlock, packetBlock, sectionBlock } from "../../server/capture/pcapng.ts";
 import type { CapturedItem } from "../../server/capture/pcapng-reader.ts";
 import { PcapngReader } from "../../server/capture/pcapng-reader.ts";
+import { dump } from "../../server/cli/dump.ts";
 import { titled, unsupported } from "../rpmsg/posix/support.ts";
 import { Captured } from "./capture/support.ts";
 import { Command } from "./cli-support.ts";
@@ -224,6 +225,18 @@ describe("rpmsg-bridge dump", { timeout: SLOW }, () => {
     expect(only.stdout.trim().split("\n")).toHaveLength(2);
   });
 
+  test("a mistake of its own is no end of the bridge", async () => {
+    const { running } = await stage();
+    const log = vi.spyOn(console, "log").mockImplementation(() => {
+      throw new TypeError("a mistake");
+    });
+    onTestFinished(() => log.mockRestore());
+    const dumped = expect(dump({ url: running.url })).rejects.toThrow(TypeError);
+    await eventually("it captures", () => (running.bridge.captures.size > 0 ? true : undefined));
+    await traffic(running, 1);
+    await dumped;
+  });
+
   test("what is no capture is told", async () => {
     const { env, directory } = await stage();
     const file = join(directory, "text");
@@ -307,6 +320,22 @@ describe("rpmsg-bridge replay", { timeout: SLOW }, () => {
     for (const args of [[], ["--to", "demo", "--socket", "/tmp/x"]]) {
       expect((await Command.run(["replay", file, ...args], env)).code).toBe(2);
     }
+  });
+
+  test("names of a file do not steer the terminal", async () => {
+    const { env, directory } = await stage();
+    const file = join(directory, "both.pcapng");
+    const files = ["old", "new\u001b[31m\u009d\u202e"].map((name) => readFileSync(example(directory, name)));
+    writeFileSync(file, Buffer.concat(files));
+    const both = await Command.run(["replay", file, "--to", "demo"], env);
+    const name = "new\u{fffd}[31m\u{fffd}\u{fffd}";
+    expect(both.stderr).toBe(
+      `rpmsg-bridge: ${file}: it has several guests: old, ${name} (say which with --from)\n`,
+    );
+    const served = await Command.run(["serve", "--guest", `demo=emulated:${file}`]);
+    expect([served.code, served.stderr]).toEqual([
+      ...[2, `rpmsg-bridge: configuration: guests.demo.path: ${file}: it has several guests: old, ${name}\n`],
+    ]);
   });
 
   test("an emulated guest of the bridge plays the file", async () => {

@@ -184,6 +184,7 @@ test("the other byte order, and microseconds where an interface says nothing", (
 test.each([
   { what: "another link type", file: withLinkType(1), says: 'interface "x" has link type 1, not 147' },
   { what: "an interface that is not there", file: withInterface(7), says: "there is no interface 7" },
+  { what: "a time that no clock has", file: withSeconds(8_640_000_000_001n), says: "a time after the year 275760" },
   { what: "a text", file: Buffer.from("hello, this is no capture"), says: "it is no pcapng" },
   {
     what: "a pcap of old",
@@ -204,10 +205,22 @@ function withInterface(id: number): Buffer {
   return Buffer.concat([sectionBlock("", ""), interfaceBlock("x", ""), packet(id)]);
 }
 
-function packet(id: number): Buffer {
-  const facts = { interface: id, time: 0n, toGuest: true, originalLength: 16, comments: [] };
+function withSeconds(time: bigint): Buffer {
+  const own = interfaceBlock("x", "");
+  // The resolution: behind the head, the body, a name of one character and an empty description.
+  own[8 + 8 + 8 + 4 + 4] = 0;
+  return Buffer.concat([sectionBlock("", ""), own, packet(0, time)]);
+}
+
+function packet(id: number, time = 0n): Buffer {
+  const facts = { interface: id, time, toGuest: true, originalLength: 16, comments: [] };
   return packetBlock(facts, Buffer.alloc(16), 16);
 }
+
+test("the last time that a clock has is read", () => {
+  const [, , item] = new PcapngReader().read(withSeconds(8_640_000_000_000n));
+  expect(item).toMatchObject({ message: { time: 8_640_000_000_000_000_000_000n } });
+});
 
 test("what an interface is about is read from its texts", () => {
   const name = fc.string({ unit: "grapheme", minLength: 1, maxLength: 31 });
