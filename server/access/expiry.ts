@@ -1,7 +1,5 @@
+import { LONGEST_TIMER } from "../longest-timer.ts";
 import type { Permit } from "./permit.ts";
-
-/** Longest time that a timer takes. */
-const LONGEST = 2 ** 31 - 1;
 
 /**
  * Calls back when a permit ends, by the clock.
@@ -14,8 +12,8 @@ export function atExpiry({ expires }: Permit, callback: () => void): () => void 
     const left = expires - Date.now();
     // A timer may fire a little early by the other clock.
     if (left <= 0) callback();
-    else timer = setTimeout(wait, Math.min(left, LONGEST)).unref();
+    else timer = setTimeout(wait, Math.min(left, LONGEST_TIMER)).unref();
   };
-  timer = setTimeout(wait, Math.min(Math.max(expires - Date.now(), 0), LONGEST)).unref();
+  timer = setTimeout(wait, Math.min(Math.max(expires - Date.now(), 0), LONGEST_TIMER)).unref();
   return () => clearTimeout(timer);
 }

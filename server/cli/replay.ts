@@ -2,6 +2,7 @@ import type { ReadMessage } from "../capture/message.ts";
 import { messagesOfGuest } from "../capture/message.ts";
 import type { CapturedItem } from "../capture/pcapng-reader.ts";
 import { PcapngError } from "../capture/pcapng-reader.ts";
+import { LONGEST_TIMER } from "../longest-timer.ts";
 import { explain } from "./advice.ts";
 import { readCapture } from "./capture-source.ts";
 import { Channel } from "./channel.ts";
@@ -115,7 +116,7 @@ async function send(
 /** Waits for a moment of `performance.now()`; a timer may be early by a millisecond. */
 async function until(moment: number): Promise<void> {
   for (let left = moment - performance.now(); left > 0; left = moment - performance.now()) {
-    await new Promise((resolve) => setTimeout(resolve, left));
+    await new Promise((resolve) => setTimeout(resolve, Math.min(left, LONGEST_TIMER)));
   }
 }
 

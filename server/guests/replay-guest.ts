@@ -3,6 +3,7 @@ import { EmulatedGuest } from "../../guest/index.ts";
 import type { ReadMessage } from "../capture/message.ts";
 import { messagesOfGuest } from "../capture/message.ts";
 import { PcapngReader } from "../capture/pcapng-reader.ts";
+import { LONGEST_TIMER } from "../longest-timer.ts";
 
 export interface ReplayGuestOptions {
   /** Without the times of the capture: as fast as the bridge takes them. */
@@ -128,7 +129,7 @@ class Player implements Service {
       if (message === undefined) return;
       const wait = this.#started + Number(message.time - start) / 1e6 - performance.now();
       if (!this.#options.fast && wait > 0) {
-        this.#timer = setTimeout(() => this.#play(), wait);
+        this.#timer = setTimeout(() => this.#play(), Math.min(wait, LONGEST_TIMER));
         return;
       }
       if (!this.#send(to, message.payload)) return;

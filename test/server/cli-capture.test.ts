@@ -246,8 +246,11 @@ describe("rpmsg-bridge dump", { timeout: SLOW }, () => {
   });
 });
 
-/** A capture: what clients sent to echo and sink, and what the guest sent from there and to `log`. */
-function example(directory: string, guest = "old"): string {
+/**
+ * A capture: what clients sent to echo and sink, and what the guest sent from there and to `log`.
+ * @param step nanoseconds between two messages
+ */
+function example(directory: string, guest = "old", step = 5_000_000n): string {
   const file = join(directory, `${guest}.pcapng`);
   const interfaces = [
     interfaceBlock(`${guest}/echo`, "endpoint of the guest, address 1024"),
@@ -261,7 +264,7 @@ function example(directory: string, guest = "old"): string {
     bytes.writeUInt32LE(dst, 4);
     bytes.writeUInt16LE(text.length, 12);
     bytes.write(text, 16);
-    time += 5_000_000n;
+    time += step;
     const facts = { interface: id, time, toGuest, originalLength: bytes.length, comments: [] };
     return packetBlock(facts, bytes, bytes.length);
   };
@@ -320,6 +323,23 @@ describe("rpmsg-bridge replay", { timeout: SLOW }, () => {
     for (const args of [[], ["--to", "demo", "--socket", "/tmp/x"]]) {
       expect((await Command.run(["replay", file, ...args], env)).code).toBe(2);
     }
+  });
+
+  test("waits longer than a timer can", async () => {
+    const { running, env, directory } = await stage();
+    const file = example(directory, "old", 30n * 86_400n * 1_000_000_000n);
+    const command = Command.start(["replay", file, "--to", "demo"], env);
+    await running.endpoint("echo", ({ counters }) => counters.messagesToGuest === 1);
+    const timers = vi.spyOn(globalThis, "setTimeout");
+    onTestFinished(() => timers.mockRestore());
+    const days = () => timers.mock.calls.flatMap(([, wait = 0]) => (wait > 86_400_000 ? [wait] : []));
+    const emulated = await testBridge({ guests: { old: { kind: "emulated", path: file } } });
+    const client = await emulated.connect("/ws/v1/old/echo");
+    client.send("what?");
+    await eventually("it waits", () => days()[0]);
+    expect(new Set(days())).toEqual(new Set([2 ** 31 - 1]));
+    // Node says so of a timer that is too long, and takes it for none.
+    expect((await command.kill("SIGKILL")).stderr).toBe("");
   });
 
   test("names of a file do not steer the terminal", async () => {
