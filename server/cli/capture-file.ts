@@ -1,11 +1,11 @@
-import { closeSync, constants, ftruncateSync, openSync, rmSync, writeSync } from "node:fs";
+import { closeSync, constants, fstatSync, ftruncateSync, openSync, rmSync, writeSync } from "node:fs";
 import { format, parse } from "node:path";
 import type { CapturedItem } from "../capture/pcapng-reader.ts";
 import { CaptureCounts } from "./capture-counts.ts";
 import { CommandError } from "./command-error.ts";
 
-/** Anew, and always at the end: also after a piece of a block was taken back. */
-const MODE = constants.O_WRONLY | constants.O_CREAT | constants.O_TRUNC | constants.O_APPEND;
+/** Always at the end: also after a piece of a block was taken back. */
+const MODE = constants.O_WRONLY | constants.O_CREAT | constants.O_APPEND;
 
 /** What a full disk, or a full quota, or the longest file says. */
 const FULL = new Set(["ENOSPC", "EDQUOT", "EFBIG"]);
@@ -25,6 +25,7 @@ export interface CaptureFileOptions {
 /**
  * Writes a capture to a file, or to several one after another. Whatever happens, what is there is whole blocks, and each
  * file can be read by itself: it begins with the section and its interfaces, and ends with what was counted so far.
+ * Where nothing came, a file that was there is what it was, and one that was not is not there.
  */
 export class CaptureFile {
   readonly counts = new CaptureCounts();
@@ -38,6 +39,10 @@ export class CaptureFile {
   #headSize = 0;
   #number = 0;
   #hasMessages = false;
+  /** The file was not there before. */
+  #made = false;
+  /** Something came. */
+  #begun = false;
   readonly #paths: string[] = [];
   /** Messages were lost since the last statistics. */
   #untold = false;
@@ -51,6 +56,7 @@ export class CaptureFile {
 
   /** @throws CommandError it cannot be written, or the disk is full */
   write(item: CapturedItem): void {
+    if (!this.#begun) this.#begin();
     this.counts.count(item);
     if (item.kind === "section") {
       this.#head = [item.block];
@@ -67,6 +73,8 @@ export class CaptureFile {
   /** Ends the last file. */
   finish(): void {
     this.#end();
+    const [path] = this.#paths;
+    if (!this.#begun && this.#made && path !== undefined) rmSync(path, { force: true });
   }
 
   /** @returns false where the disk is full, and it was left out */
@@ -75,6 +83,7 @@ export class CaptureFile {
     if (fileSize !== undefined && this.#hasMessages && this.#size - this.#headSize + block.length > fileSize) {
       this.#end();
       this.#open();
+      this.#begin();
     }
     const statistics = this.#untold ? this.counts.statistics() : [];
     const written = this.#head.slice(this.#headWritten).every((each) => this.#appendHead(each));
@@ -92,9 +101,9 @@ export class CaptureFile {
   #open(): void {
     const path = this.#nextPath();
     try {
-      this.#fd = openSync(path, MODE);
+      this.#fd = this.#openNew(path) ?? openSync(path, MODE);
     } catch (error) {
-      throw new CommandError(`cannot write ${path}: ${(error as NodeJS.ErrnoException).code}`);
+      throw cannotWrite(path, error);
     }
     this.#size = 0;
     this.#headSize = 0;
@@ -104,6 +113,37 @@ export class CaptureFile {
     const { files } = this.#options;
     while (files !== undefined && this.#paths.length > files)
       rmSync(this.#paths.shift() ?? "", { force: true });
+  }
+
+  /** @returns undefined where there is one */
+  #openNew(path: string): number | undefined {
+    try {
+      const fd = openSync(path, MODE | constants.O_EXCL);
+      this.#made = true;
+      return fd;
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== "EEXIST") throw error;
+      this.#made = false;
+      return undefined;
+    }
+  }
+
+  /** What was in the file before is of no use any more. */
+  #begin(): void {
+    this.#begun = true;
+    const fd = this.#fd;
+    if (fd === undefined) return;
+    try {
+      // A device or a pipe has no length.
+      if (fstatSync(fd).isFile()) ftruncateSync(fd);
+    } catch (error) {
+      throw cannotWrite(this.#path, error);
+    }
+  }
+
+  /** Of this file. */
+  get #path(): string {
+    return this.#paths.at(-1) ?? this.#options.path;
   }
 
   /** Without a size it is the path itself; else a number comes before the extension. */
@@ -156,7 +196,7 @@ export class CaptureFile {
         // What is no file of a disk has no length.
       }
       if (last) return false;
-      if (!FULL.has(code)) throw new CommandError(`cannot write ${path}: ${code}`);
+      if (!FULL.has(code)) throw cannotWrite(path, error);
       if (this.#options.onFull === "stop") {
         throw new CommandError(`the disk is full (${code}): ${path} is complete up to there`);
       }
@@ -166,4 +206,8 @@ export class CaptureFile {
       return false;
     }
   }
+}
+
+function cannotWrite(path: string, error: unknown): CommandError {
+  return new CommandError(`cannot write ${path}: ${(error as NodeJS.ErrnoException).code}`);
 }

@@ -32,6 +32,7 @@ export async function capture(flags: CaptureFlags): Promise<void> {
   }
   const stop = new AbortController();
   let done = false;
+  let begun = false;
   void stopSignal().then(() => {
     done = true;
     stop.abort();
@@ -40,6 +41,7 @@ export async function capture(flags: CaptureFlags): Promise<void> {
   const output = outputOf(flags);
   try {
     for await (const item of followCapture(flags, flags, stop.signal)) {
+      begun = true;
       await output.write(item);
       done ||= flags.count !== undefined && output.counts.messages >= flags.count;
       if (done) break;
@@ -50,7 +52,8 @@ export async function capture(flags: CaptureFlags): Promise<void> {
   } finally {
     stop.abort();
     output.finish();
-    tellSummary(output.counts, flags);
+    // Where the bridge has refused, its words are enough.
+    if (begun || done) tellSummary(output.counts, flags);
   }
   if (!done)
     throw new CommandError(`the bridge at ${flags.url} has ended, or the way to it: the capture ends there`);

@@ -176,10 +176,17 @@ describe("rpmsg-bridge capture", { timeout: SLOW }, () => {
     expect(existsSync("a")).toBe(false);
   });
 
-  test("a guest that is not there", async () => {
+  test("where the bridge refuses, a file that was there is what it was, and another one is not made", async () => {
     const { env, directory } = await stage();
-    const args = ["capture", "-w", join(directory, "a"), "--guest", "nobody"];
-    expect((await Command.run(args, env)).stderr).toContain('there is no guest "nobody" (guest-unknown)');
+    const [old, none] = [join(directory, "old"), join(directory, "none")];
+    writeFileSync(old, "a capture of yesterday");
+    for (const file of [old, none]) {
+      const { code, stderr } = await Command.run(["capture", "-w", file, "--guest", "nobody"], env);
+      expect(code).toBe(1);
+      expect(stderr).toMatch(/^rpmsg-bridge: there is no guest "nobody" \(guest-unknown\).*\n$/);
+    }
+    expect(readFileSync(old, "utf8")).toBe("a capture of yesterday");
+    expect(existsSync(none)).toBe(false);
   });
 });
 

@@ -1,4 +1,4 @@
-import { readFileSync } from "node:fs";
+import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import fc from "fast-check";
 import { expect, test } from "vitest";
@@ -91,6 +91,16 @@ test("what the bridge has left out is in the file's own counts", () => {
     ["vm/b", 1, 0],
   ]);
   expect(file.counts).toMatchObject({ messages: 3, dropped: 4 });
+});
+
+test("what was in a file before is gone when the first block comes", () => {
+  const path = join(testDirectory(), "a.pcapng");
+  writeFileSync(path, Buffer.concat([...head, message(0, 7)]));
+  const file = new CaptureFile({ path, onFull: "stop", tell: () => {} });
+  expect(numbersIn(readWhole(path))).toEqual([7]);
+  for (const item of items(...head, message(0, 1))) file.write(item);
+  file.finish();
+  expect(numbersIn(readWhole(path))).toEqual([1]);
 });
 
 test("another section, as of a bridge that was started again, has interfaces of its own", () => {
