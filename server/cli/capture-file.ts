@@ -64,7 +64,12 @@ export class CaptureFile {
     } else if (item.kind === "interface") {
       this.#head.push(item.block);
     } else if (item.kind === "message") {
-      if (!this.#message(item.block)) this.counts.lose(item.message.interface.id);
+      let written = false;
+      try {
+        written = this.#message(item.block);
+      } finally {
+        if (!written) this.counts.lose(item.message.interface.id);
+      }
     } else if (item.kind === "statistics") {
       this.#untold = true;
     }
@@ -183,7 +188,7 @@ export class CaptureFile {
   #append(block: Buffer, last = false): boolean {
     const fd = this.#fd;
     if (fd === undefined) return false;
-    const { path } = this.#options;
+    const path = this.#path;
     try {
       for (let at = 0; at < block.length; ) at += writeSync(fd, block, at);
       this.#size += block.length;

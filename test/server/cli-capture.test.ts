@@ -122,12 +122,13 @@ describe("rpmsg-bridge capture", { timeout: SLOW }, () => {
 
   test("a full disk ends it with 1, or leaves messages out and counts them", async () => {
     const { running, start } = await stage();
-    const stop = await start("capture", "-w", "/dev/full");
+    const stop = await start("capture", "-w", "/dev/full", "--json");
     const drop = await start("capture", "-w", "/dev/full", "--on-full", "drop", "--json");
     await traffic(running, 5);
     const stopped = await stop.finished;
     expect(stopped.code).toBe(1);
     expect(stopped.stderr).toContain("the disk is full (ENOSPC): /dev/full is complete up to there");
+    expect(JSON.parse(stopped.stdout)).toEqual({ messages: 0, dropped: 1 });
     await drop.says("the disk is full (ENOSPC): messages are left out until there is room");
     // The bridge and its clients know nothing of it.
     await traffic(running, 5);

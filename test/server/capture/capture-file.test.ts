@@ -1,4 +1,4 @@
-import { readFileSync, writeFileSync } from "node:fs";
+import { readFileSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import fc from "fast-check";
 import { expect, test } from "vitest";
@@ -101,6 +101,19 @@ test("what was in a file before is gone when the first block comes", () => {
   for (const item of items(...head, message(0, 1))) file.write(item);
   file.finish();
   expect(numbersIn(readWhole(path))).toEqual([1]);
+});
+
+test("where the disk is full, the file is named in which it is, and what is not there not counted", () => {
+  const path = join(testDirectory(), "x");
+  symlinkSync("/dev/full", `${path}-00002`);
+  const file = new CaptureFile({ path, fileSize: 1, onFull: "stop", tell: () => {} });
+  const all = items(...head, message(0, 1), message(0, 2));
+  for (const item of all.slice(0, -1)) file.write(item);
+  const last = all.at(-1) as CapturedItem;
+  expect(() => file.write(last)).toThrow(`${path}-00002 is complete up to there`);
+  file.finish();
+  expect(numbersIn(readWhole(`${path}-00001`))).toEqual([1]);
+  expect(file.counts).toMatchObject({ messages: 1, dropped: 1 });
 });
 
 test("another section, as of a bridge that was started again, has interfaces of its own", () => {
