@@ -48,13 +48,14 @@ end
 
 local function name_service(buffer, pinfo, tree)
   local flags = buffer(36, 4):le_uint()
-  local name = buffer(0, 32):stringz()
+  -- Up to the first zero; a guest may have left it out.
+  local name = buffer(0, 32):string(ENC_UTF_8):match("^%Z*")
   local verb = flags % 2 == 1 and "destroy" or "create"
-  local part = tree:add(rpmsg, buffer(0, NS_LENGTH), "Name Service: " .. verb .. " " .. name)
+  local part = tree:add(rpmsg, buffer(0, NS_LENGTH), "Name Service: " .. verb .. " " .. summary(name))
   part:add(fields.ns_name, buffer(0, 32), name)
   part:add_le(fields.ns_addr, buffer(32, 4))
   part:add_le(fields.ns_flags, buffer(36, 4))
-  pinfo.cols.info:set(("name service: %s %s at %d"):format(verb, name, buffer(32, 4):le_uint()))
+  pinfo.cols.info:set(("name service: %s %s at %d"):format(verb, summary(name), buffer(32, 4):le_uint()))
 end
 
 function rpmsg.dissector(buffer, pinfo, tree)

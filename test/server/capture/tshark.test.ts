@@ -109,6 +109,30 @@ describe.skipIf(noTshark !== undefined)(
       ).toEqual(["2", "3"]);
     });
 
+    test("a name without its zero, the highest addresses, and what would steer a terminal", async () => {
+      const file = join(testDirectory(), "names.pcapng");
+      const announce = (name: Buffer) => {
+        const bytes = Buffer.alloc(56);
+        bytes.writeUInt32LE(0xffff_ffff, 0);
+        bytes.writeUInt32LE(53, 4);
+        bytes.writeUInt16LE(40, 12);
+        name.copy(bytes, 16);
+        bytes.writeUInt32LE(0xffff_ffff, 48);
+        const facts = { interface: 0, time: 1n, toGuest: false, originalLength: 56, comments: [] };
+        return packetBlock(facts, bytes, 56);
+      };
+      const names = ["a".repeat(32), "x\u0007\u001b[31my\0z"].map((name) => announce(Buffer.from(name)));
+      writeFileSync(file, Buffer.concat([sectionBlock("", ""), interfaceBlock("vm", ""), ...names]));
+      const fields = ["rpmsg.src", "rpmsg.dst", "rpmsg.ns.name", "rpmsg.ns.addr", "_ws.lua.error"] as const;
+      const [first, second] = await dissect(file, fields);
+      const addresses = { "rpmsg.src": "4294967295", "rpmsg.dst": "53", "rpmsg.ns.addr": "4294967295" };
+      expect(first).toEqual({ ...addresses, "rpmsg.ns.name": "a".repeat(32), "_ws.lua.error": "" });
+      expect(second).toMatchObject({ ...addresses, "_ws.lua.error": "" });
+      const lines = await packetList(file);
+      expect(lines[0]).toMatch(new RegExp(`RPMsg 56 name service: create ${"a".repeat(32)} at 4294967295$`));
+      expect(lines[1]).toMatch(/RPMsg 56 name service: create x\.y at 4294967295$/);
+    });
+
     test("a display filter finds an endpoint, and times are nanoseconds", async () => {
       const file = join(testDirectory(), "two.pcapng");
       const packet = (id: number, time: bigint) =>
