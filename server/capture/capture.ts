@@ -6,7 +6,7 @@ import type { TapFacts, TappedMessage } from "../endpoint-port.ts";
 import type { Interface } from "./interfaces.ts";
 import { Interfaces } from "./interfaces.ts";
 import type { InterfaceCounts } from "./pcapng.ts";
-import { packetBlock, sectionBlock, statisticsBlock } from "./pcapng.ts";
+import { emptyBlock, packetBlock, sectionBlock, statisticsBlock } from "./pcapng.ts";
 
 const SECTION_COMMENT =
   "Messages of RPMsg guests as they lay in the rings. Link type 147 (USER0) is the RPMsg header and the payload. Inbound " +
@@ -84,6 +84,13 @@ export class Capture {
       this.#out.once("close", resolve).end(resolve);
     });
     return this.#ended;
+  }
+
+  /** Says that it is still there: proxies cut what is silent, and whether a client is there shows when it is sent something. */
+  beat(): void {
+    if (this.#ended !== undefined || this.#waiting > 0) return;
+    for (const own of this.#interfaces.all) if (own.id !== undefined) return this.#statistics(own);
+    this.#write(emptyBlock());
   }
 
   /** Ends it at once: its reader does not take the rest. */

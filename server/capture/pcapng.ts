@@ -5,6 +5,7 @@
 export const blockType = {
   section: 0x0a0d0d0a,
   interface: 1,
+  names: 4,
   statistics: 5,
   packet: 6,
 } as const;
@@ -68,6 +69,11 @@ export function interfaceBlock(name: string, description: string): Buffer {
     [option.description, Buffer.from(description)],
     [option.resolution, Uint8Array.of(RESOLUTION)],
   ]);
+}
+
+/** A name resolution block without a name: nothing but a sign of life, before there is an interface. */
+export function emptyBlock(): Buffer {
+  return block(blockType.names, Buffer.alloc(4), []);
 }
 
 export interface PacketFacts {

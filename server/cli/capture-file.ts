@@ -57,6 +57,7 @@ export class CaptureFile {
   /** @throws CommandError it cannot be written, or the disk is full */
   write(item: CapturedItem): void {
     if (!this.#begun) this.#begin();
+    const { dropped } = this.counts;
     this.counts.count(item);
     if (item.kind === "section") {
       this.#head = [item.block];
@@ -70,7 +71,7 @@ export class CaptureFile {
       } finally {
         if (!written) this.counts.lose(item.message.interface.id);
       }
-    } else if (item.kind === "statistics") {
+    } else if (this.counts.dropped > dropped) {
       this.#untold = true;
     }
   }

@@ -10,6 +10,11 @@ import type { Capture } from "../capture/capture.ts";
 import type { Holder } from "../memory-budget.ts";
 import { HttpProblem } from "../problem.ts";
 
+/** Milliseconds between two signs of life: proxies mostly wait for 30 s or 60. */
+const BEAT = 25_000;
+/** Milliseconds until the system asks whether the client is still there; it must have time to, between two of those. */
+const PROBE = 10_000;
+
 const HEAD = {
   "content-type": "application/x-pcapng",
   "content-disposition": 'attachment; filename="rpmsg.pcapng"',
@@ -101,6 +106,8 @@ function stream(
     bridge.tap(guest, (message, facts) => capture.take(guest, message, facts)),
   );
   captures.add(capture);
+  response.socket?.setKeepAlive(true, PROBE);
+  const beat = setInterval(() => capture.beat(), BEAT).unref();
   const cancel = atExpiry(permit, () => {
     void capture.end();
     // It has its place until then.
@@ -108,6 +115,7 @@ function stream(
   });
   response.once("close", () => {
     cancel();
+    clearInterval(beat);
     captures.delete(capture);
     channels.budget.forget(holder);
     for (const end of taps) end();

@@ -1,7 +1,8 @@
 import { once } from "node:events";
 import { get } from "node:http";
+import { Socket } from "node:net";
 import { PassThrough, Writable } from "node:stream";
-import { describe, expect, test } from "vitest";
+import { describe, expect, onTestFinished, test, vi } from "vitest";
 import { service } from "../../../guest/index.ts";
 import { Permit } from "../../../server/access/permit.ts";
 import { Capture } from "../../../server/capture/capture.ts";
@@ -134,6 +135,25 @@ describe("GET /api/v1/capture", () => {
     expect(captured.messages[2]?.nameService).toEqual({ name: "echo", address: 3000, created: true });
     // The guest's half of it speaks first.
     expect(captured.messages[3]).toMatchObject({ endpoint: "echo", origin: "host", dst: 3000 });
+  });
+
+  test("shows that it is there while nothing comes, and the system asks for the client", async () => {
+    vi.useFakeTimers({ toFake: ["setInterval", "clearInterval"] });
+    onTestFinished(() => void vi.useRealTimers());
+    const probes = vi.spyOn(Socket.prototype, "setKeepAlive");
+    onTestFinished(() => probes.mockRestore());
+    const running = await testBridge();
+    const captured = await Captured.start(running.url, "name=echo");
+    expect(probes).toHaveBeenCalledWith(true, 10_000);
+    vi.advanceTimersByTime(25_000);
+    await captured.until("a sign comes", () => captured.items.length === 2);
+    expect(captured.items[1]).toMatchObject({ kind: "other" });
+    const client = await running.connect("/ws/v1/demo/echo");
+    client.send("hello");
+    await captured.until("both are there", () => captured.messages.length === 2);
+    vi.advanceTimersByTime(25_000);
+    await captured.until("another one", () => captured.statistics["demo/echo"] !== undefined);
+    expect(captured.statistics).toEqual({ "demo/echo": { received: 2, dropped: 0 } });
   });
 
   test.each([
