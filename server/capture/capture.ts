@@ -63,7 +63,8 @@ export class Capture {
   take(guest: string, message: TappedMessage, facts: TapFacts): void {
     if (this.#ended !== undefined || !this.#shows(guest, facts)) return;
     const { endpoint } = facts;
-    const own = endpoint === undefined ? this.#interfaces.ofGuest(guest) : this.#interfaces.ofEndpoint(endpoint);
+    const own =
+      endpoint === undefined ? this.#interfaces.ofGuest(guest) : this.#interfaces.ofEndpoint(endpoint);
     // Where there are too many, the guest's own one says so.
     if (own === undefined) return this.#drop(this.#interfaces.ofGuest(guest));
     this.#tell();
@@ -71,7 +72,13 @@ export class Capture {
     if (this.#waiting + (own.head?.length ?? 0) + length > this.#options.limit) return this.#drop(own);
     own.counts.received++;
     const comments = [...this.#generation(guest, facts), ...commentsOf(message)];
-    const described = { interface: this.#numberOf(own), time: this.#now(), toGuest, originalLength, comments };
+    const described = {
+      interface: this.#numberOf(own),
+      time: this.#now(),
+      toGuest,
+      originalLength,
+      comments,
+    };
     this.#write(packetBlock(described, packet, length));
   }
 

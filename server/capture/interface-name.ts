@@ -26,3 +26,9 @@ export function interfaceFacts({ name, description }: { name: string; descriptio
   const origin = /^endpoint of the (guest|host), /.exec(description)?.[1];
   return { guest, endpoint, origin: origin as Origin | undefined };
 }
+
+/** The address of the endpoint, where it was known. */
+export function interfaceAddress({ description }: { description: string }): number | undefined {
+  const digits = /^endpoint of the (?:guest|host), address (\d+)$/.exec(description)?.[1];
+  return digits === undefined ? undefined : Number(digits);
+}

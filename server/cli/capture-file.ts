@@ -86,7 +86,11 @@ export class CaptureFile {
   /** @returns false where the disk is full, and it was left out */
   #message(block: Buffer): boolean {
     const { fileSize } = this.#options;
-    if (fileSize !== undefined && this.#hasMessages && this.#size - this.#headSize + block.length > fileSize) {
+    if (
+      fileSize !== undefined &&
+      this.#hasMessages &&
+      this.#size - this.#headSize + block.length > fileSize
+    ) {
       this.#end();
       this.#open();
       this.#begin();

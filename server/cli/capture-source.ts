@@ -1,10 +1,12 @@
 import { createReadStream } from "node:fs";
+import type { Endpoint } from "../../schemas/index.ts";
 import type { CapturedItem } from "../capture/pcapng-reader.ts";
 import { PcapngError, PcapngReader } from "../capture/pcapng-reader.ts";
 import { explain } from "./advice.ts";
 import type { ClientFlags } from "./client.ts";
 import { ask, incomprehensible, listEndpoints, problemText, textOf } from "./client.ts";
 import { CommandError, exitCode } from "./command-error.ts";
+import type { Reference } from "./reference.ts";
 import { parseReference } from "./reference.ts";
 
 /** What of a bridge is captured. */
@@ -62,30 +64,38 @@ export function isBreak(error: unknown): boolean {
   return (error as NodeJS.ErrnoException).code !== undefined;
 }
 
-async function queryOf({ guest, endpoint }: CaptureScope, flags: ClientFlags): Promise<URLSearchParams> {
-  const query = new URLSearchParams();
-  if (guest !== undefined) query.set("guest", guest);
-  if (endpoint === undefined) return query;
+/**
+ * The endpoint that is asked for.
+ * @throws CommandError it is none, or another guest's
+ */
+export function scopeReference({ guest, endpoint }: CaptureScope): Reference | undefined {
+  if (endpoint === undefined) return undefined;
   const reference = parseReference(endpoint);
   if (guest !== undefined && guest !== reference.guest) {
     throw new CommandError(`--guest ${guest} has no endpoint ${endpoint}`, exitCode.usage);
   }
+  return reference;
+}
+
+async function queryOf(scope: CaptureScope, flags: ClientFlags): Promise<URLSearchParams> {
+  const query = new URLSearchParams();
+  const reference = scopeReference(scope);
+  if (scope.guest !== undefined) query.set("guest", scope.guest);
+  if (reference === undefined) return query;
   query.set("guest", reference.guest);
   // An endpoint that the guest announces again after a reset has another id: the capture goes on with its name.
   const { name, address, origin } =
-    reference.id === undefined ? { ...reference, origin: undefined } : await byId();
+    reference.id === undefined
+      ? { ...reference, origin: undefined }
+      : await byId(reference.guest, reference.id, flags);
   if (name !== undefined) query.set("name", name);
   if (address !== undefined && address !== null) query.set("address", String(address));
   if (origin !== undefined) query.set("origin", origin);
   return query;
+}
 
-  async function byId() {
-    const found = (await listEndpoints(flags, { guest: reference.guest })).find(
-      ({ id }) => id === reference.id,
-    );
-    if (found !== undefined) return found;
-    throw new CommandError(
-      explain(`guest "${reference.guest}" has no endpoint "~${reference.id}"`, "endpoint-unknown"),
-    );
-  }
+async function byId(guest: string, id: string, flags: ClientFlags): Promise<Endpoint> {
+  const found = (await listEndpoints(flags, { guest })).find((each) => each.id === id);
+  if (found !== undefined) return found;
+  throw new CommandError(explain(`guest "${guest}" has no endpoint "~${id}"`, "endpoint-unknown"));
 }

@@ -1,9 +1,10 @@
+import { interfaceAddress, interfaceFacts } from "../capture/interface-name.ts";
 import { readMessage } from "../capture/message.ts";
-import type { CapturedItem, CapturedMessage } from "../capture/pcapng-reader.ts";
+import type { CapturedInterface, CapturedItem, CapturedMessage } from "../capture/pcapng-reader.ts";
 import type { CaptureScope } from "./capture-source.ts";
-import { followCapture, isBreak, readCapture } from "./capture-source.ts";
+import { followCapture, isBreak, readCapture, scopeReference } from "./capture-source.ts";
 import type { ClientFlags } from "./client.ts";
-import { CommandError } from "./command-error.ts";
+import { CommandError, exitCode } from "./command-error.ts";
 import { hexDump } from "./hex-dump.ts";
 import { stopSignal } from "./signals.ts";
 import { count, printable } from "./terminal.ts";
@@ -15,6 +16,7 @@ interface DumpFlags extends ClientFlags, CaptureScope {
 
 /** Prints what goes through the rings, or what a file has of it. */
 export async function dump(flags: DumpFlags): Promise<void> {
+  const fits = filterOf(flags);
   const stop = new AbortController();
   let done = flags.read !== undefined;
   void stopSignal().then(() => {
@@ -22,12 +24,12 @@ export async function dump(flags: DumpFlags): Promise<void> {
     stop.abort();
   });
   const items = flags.read === undefined ? followCapture(flags, flags, stop.signal) : readCapture(flags.read);
-  const leftOut = new Map<string, number>();
+  const leftOut = new Map<CapturedInterface, number>();
   let messages = 0;
   try {
     for await (const item of items) {
       if (item.kind === "statistics") tellLeftOut(item, leftOut);
-      if (item.kind !== "message" || !fits(item.message, flags)) continue;
+      if (item.kind !== "message" || !fits(item.message)) continue;
       show(item.message, flags.json === true);
       if (++messages !== flags.count) continue;
       done = true;
@@ -43,20 +45,36 @@ export async function dump(flags: DumpFlags): Promise<void> {
   if (!done) throw new CommandError(`the bridge at ${flags.url} has ended, or the way to it`);
 }
 
-/** Of a file, what was asked for; a bridge sends nothing else. */
-function fits({ interface: { name } }: CapturedMessage, { read, guest, endpoint }: DumpFlags): boolean {
-  if (read === undefined) return true;
-  if (endpoint !== undefined) return name === endpoint;
-  return guest === undefined || name === guest || name.startsWith(`${guest}/`);
+/**
+ * Of a file, what is asked for, as a bridge understands it; a bridge sends nothing else.
+ * @throws CommandError
+ */
+function filterOf(flags: DumpFlags): (captured: CapturedMessage) => boolean {
+  const { read, guest } = flags;
+  if (read === undefined) return () => true;
+  const reference = scopeReference(flags);
+  if (reference?.id !== undefined) {
+    throw new CommandError("--read: a file has names and addresses of endpoints, no ids", exitCode.usage);
+  }
+  return (captured) => {
+    const { interface: own } = captured;
+    const about = interfaceFacts(own);
+    if (reference === undefined) return guest === undefined || about.guest === guest;
+    const { name, address } = reference;
+    // Announcements of the name are of it too, unless it is told from others by its address.
+    const subject = about.endpoint ?? readMessage(captured)?.nameService?.name;
+    if (about.guest !== reference.guest || subject !== name) return false;
+    return address === undefined || interfaceAddress(own) === address;
+  };
 }
 
 function tellLeftOut(
-  { interface: { name }, dropped = 0 }: CapturedItem & { kind: "statistics" },
-  told: Map<string, number>,
+  { interface: own, dropped = 0 }: CapturedItem & { kind: "statistics" },
+  told: Map<CapturedInterface, number>,
 ): void {
-  const news = dropped - (told.get(name) ?? 0);
-  told.set(name, dropped);
-  if (news > 0) console.error(`${count(news, "message")} of ${printable(name)} left out: read faster`);
+  const news = dropped - (told.get(own) ?? 0);
+  told.set(own, dropped);
+  if (news > 0) console.error(`${count(news, "message")} of ${printable(own.name)} left out: read faster`);
 }
 
 function show(captured: CapturedMessage, json: boolean): void {

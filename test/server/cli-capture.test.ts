@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { describe, expect, onTestFinished, test, vi } from "vitest";
 import type { ReadMessage } from "../../server/capture/message.ts";
 import { readMessage } from "../../server/capture/message.ts";
-import { interfaceBlock, packetBlock, sectionBlock } from "../../server/capture/pcapng.ts";
+import { interfaceBlock, packetBlock, sectionBlock, statisticsBlock } from "../../server/capture/pcapng.ts";
 import type { CapturedItem } from "../../server/capture/pcapng-reader.ts";
 import { PcapngReader } from "../../server/capture/pcapng-reader.ts";
 import { dump } from "../../server/cli/dump.ts";
@@ -231,6 +231,48 @@ describe("rpmsg-bridge dump", { timeout: SLOW }, () => {
     ]);
     const only = await Command.run(["dump", "--read", file, "--json", "--endpoint", "demo/echo"], env);
     expect(only.stdout.trim().split("\n")).toHaveLength(2);
+  });
+
+  test("of a file, what is asked for as of a bridge", async () => {
+    const { env, directory } = await stage();
+    const file = join(directory, "a.pcapng");
+    const interfaces = [
+      interfaceBlock("demo", "guest demo: name service, and what is for no endpoint"),
+      interfaceBlock("demo/echo", "endpoint of the guest, address 1024"),
+      interfaceBlock("demo/echo", "endpoint of the guest, address 1025"),
+    ];
+    const message = (id: number, dst: number, payload: Buffer): Buffer => {
+      const bytes = Buffer.concat([Buffer.alloc(16), payload]);
+      bytes.writeUInt32LE(dst, 4);
+      bytes.writeUInt16LE(payload.length, 12);
+      const facts = { interface: id, time: 0n, toGuest: true, originalLength: bytes.length, comments: [] };
+      return packetBlock(facts, bytes, bytes.length);
+    };
+    const names = ["echo", "other"].map((name) => message(0, 53, Buffer.from(name.padEnd(40, "\0"))));
+    const messages = [1, 2].map((id) => message(id, 1023 + id, Buffer.from([id])));
+    const counts = [1, 2].map((id) => statisticsBlock(id, { received: 4, dropped: 3 }, 0n, 0n));
+    writeFileSync(
+      file,
+      Buffer.concat([sectionBlock("", ""), ...interfaces, ...names, ...messages, ...counts]),
+    );
+    const dumped = (...args: string[]) => Command.run(["dump", "--read", file, "--json", ...args], env);
+    const found = async (endpoint: string) => {
+      const { code, stdout, stderr } = await dumped("--endpoint", endpoint);
+      const lines = stdout.split("\n").filter((line) => line !== "");
+      expect([code, stderr]).toEqual([0, "3 messages of demo/echo left out: read faster\n".repeat(2)]);
+      return lines.map((line) => (JSON.parse(line) as { dst: number }).dst);
+    };
+    expect(await found("demo/echo")).toEqual([53, 1024, 1025]);
+    expect(await found("demo/echo@1025")).toEqual([1025]);
+    expect(await found("demo/echo@0x400")).toEqual([1024]);
+    expect(await found("other/echo")).toEqual([]);
+    for (const [args, says] of [
+      [["--endpoint", "demo/~3"], "no ids"],
+      [["--endpoint", "demo/echo", "--guest", "other"], "--guest other has no endpoint demo/echo"],
+    ] as const) {
+      const { code, stderr } = await dumped(...args);
+      expect([code, stderr.includes(says)]).toEqual([2, true]);
+    }
   });
 
   test("a mistake of its own is no end of the bridge", async () => {

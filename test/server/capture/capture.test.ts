@@ -225,7 +225,10 @@ describe("a reader that is too slow", () => {
       for (let each = 0; each < 200; each++) await client.next();
     }
     captured.resume();
-    await captured.until("it is told", () => captured.statistics["demo/source"]?.dropped === leftOut(running));
+    await captured.until(
+      "it is told",
+      () => captured.statistics["demo/source"]?.dropped === leftOut(running),
+    );
     const { received = 0, dropped = 0 } = captured.statistics["demo/source"] ?? {};
     expect(captured.messages).toHaveLength(received - dropped);
   });
@@ -341,7 +344,11 @@ describe("a reader that reads nothing any more", () => {
     const soon = testToken("soon", { read: ["*/*"] }, Date.now() + 3000);
     const all = allRights();
     const tokens = [soon.config, all.config];
-    const running = await testBridge({ tokens, limits: { ...limits, responseTimeout: 50 } }, undefined, all.headers);
+    const running = await testBridge(
+      { tokens, limits: { ...limits, responseTimeout: 50 } },
+      undefined,
+      all.headers,
+    );
     await unread(running, soon.headers);
     await eventually("it is gone", () => (running.bridge.captures.size === 0 ? true : undefined));
   });

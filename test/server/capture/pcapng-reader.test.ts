@@ -184,7 +184,11 @@ test("the other byte order, and microseconds where an interface says nothing", (
 test.each([
   { what: "another link type", file: withLinkType(1), says: 'interface "x" has link type 1, not 147' },
   { what: "an interface that is not there", file: withInterface(7), says: "there is no interface 7" },
-  { what: "a time that no clock has", file: withSeconds(8_640_000_000_001n), says: "a time after the year 275760" },
+  {
+    what: "a time that no clock has",
+    file: withSeconds(8_640_000_000_001n),
+    says: "a time after the year 275760",
+  },
   { what: "a text", file: Buffer.from("hello, this is no capture"), says: "it is no pcapng" },
   {
     what: "a pcap of old",
