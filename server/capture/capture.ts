@@ -66,10 +66,16 @@ export class Capture {
     const own =
       endpoint === undefined ? this.#interfaces.ofGuest(guest) : this.#interfaces.ofEndpoint(endpoint);
     // Where there are too many, the guest's own one says so.
-    if (own === undefined) return this.#drop(this.#interfaces.ofGuest(guest));
+    if (own === undefined) {
+      this.#drop(this.#interfaces.ofGuest(guest));
+      return;
+    }
     this.#tell();
     const { packet, length, toGuest, originalLength } = message;
-    if (this.#waiting + (own.head?.length ?? 0) + length > this.#options.limit) return this.#drop(own);
+    if (this.#waiting + (own.head?.length ?? 0) + length > this.#options.limit) {
+      this.#drop(own);
+      return;
+    }
     own.counts.received++;
     const comments = [...this.#generation(guest, facts), ...commentsOf(message)];
     const described = {
@@ -96,8 +102,9 @@ export class Capture {
   /** Says that it is still there: proxies cut what is silent, and whether a client is there shows when it is sent something. */
   beat(): void {
     if (this.#ended !== undefined || this.#waiting > 0) return;
-    for (const own of this.#interfaces.all) if (own.id !== undefined) return this.#statistics(own);
-    this.#write(emptyBlock());
+    const own = [...this.#interfaces.all].find(({ id }) => id !== undefined);
+    if (own === undefined) this.#write(emptyBlock());
+    else this.#statistics(own);
   }
 
   /** Ends it at once: its reader does not take the rest. */
