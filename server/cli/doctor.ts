@@ -1,6 +1,8 @@
 import { spawnSync } from "node:child_process";
 import { readFileSync } from "node:fs";
 import { createServer } from "node:net";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
 import { mostDescriptors } from "../descriptors.ts";
 import { CommandError } from "./command-error.ts";
 import { bold } from "./terminal.ts";
@@ -50,11 +52,13 @@ function nodeVersion(): Finding {
 }
 
 function packageJson(): { engines: { node: string } } {
+  return JSON.parse(readFileSync(new URL("package.json", root()), "utf8")) as { engines: { node: string } };
+}
+
+/** The directory of the package. */
+function root(): URL {
   // Beside dist/, where the sources are not.
-  const depth = import.meta.url.endsWith(".ts") ? "../../" : "../../../";
-  return JSON.parse(readFileSync(new URL(`${depth}package.json`, import.meta.url), "utf8")) as {
-    engines: { node: string };
-  };
+  return new URL(import.meta.url.endsWith(".ts") ? "../../" : "../../../", import.meta.url);
 }
 
 /** What guests behind sockets need. Where the system has no vhost-user, emulated guests are what there is. */
@@ -134,13 +138,25 @@ function qemu(): Finding {
   const check = "qemu";
   const fix =
     "Only for real guests: npm run guest:fetch gets QEMU 11 and a kernel; see docs/attaching-qemu.md.";
-  const found = QEMUS.flatMap((name) => {
-    const { status, stdout } = spawnSync(name, ["-device", "help"], { encoding: "utf8", timeout: 20_000 });
-    return status === 0 ? [{ name, able: stdout.includes(`"${QEMU_DEVICE}"`) }] : [];
-  });
+  const found = [...QEMUS.map((name) => ({ name, command: name, args: [] })), fetchedQemu()].flatMap(
+    ({ name, command, args }) => {
+      const options = { encoding: "utf8", timeout: 20_000 } as const;
+      const { status, stdout } = spawnSync(command, [...args, "-device", "help"], options);
+      return status === 0 ? [{ name, able: stdout.includes(`"${QEMU_DEVICE}"`) }] : [];
+    },
+  );
   const able = found.find((each) => each.able);
   if (able !== undefined) return { check, status: "ok", text: `${able.name} has ${QEMU_DEVICE}` };
   const [old] = found;
   const text = old === undefined ? "not installed" : `${old.name} is too old: it has no ${QEMU_DEVICE}`;
   return { check, status: "warn", text, fix };
+}
+
+/** The one of npm run guest:fetch, which has a C library of its own. */
+function fetchedQemu(): { name: string; command: string; args: string[] } {
+  const directory = process.env["RPMSG_GUEST_DIR"] || fileURLToPath(new URL(".cache/linux-guest", root()));
+  const usr = join(directory, "qemu/usr");
+  const name = join(usr, "bin/qemu-system-arm");
+  const args = ["--library-path", join(usr, "lib/x86_64-linux-gnu"), name];
+  return { name, command: join(usr, "lib64/ld-linux-x86-64.so.2"), args };
 }

@@ -1,6 +1,6 @@
 import { spawnSync } from "node:child_process";
 import { once } from "node:events";
-import { chmodSync, writeFileSync } from "node:fs";
+import { chmodSync, mkdirSync, writeFileSync } from "node:fs";
 import { createServer } from "node:net";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -26,13 +26,17 @@ function finding({ findings }: Report, check: string) {
   return findings.find((each) => each.check === check);
 }
 
-/** A directory of commands in which a QEMU says that it has these devices. */
-function pathWith(devices: string): string {
-  const directory = testDirectory();
-  const file = join(directory, "qemu-system-arm");
+/** A command that says that a QEMU has these devices. */
+function writeQemu(file: string, devices: string): void {
   writeFileSync(file, `#!/bin/sh\ncat <<'END'\n${devices}\nEND\n`);
   chmodSync(file, 0o755);
-  return `${directory}:/bin:/usr/bin`;
+}
+
+/** Where such a QEMU is a command, and none was fetched. */
+function withQemu(devices: string): NodeJS.ProcessEnv {
+  const directory = testDirectory();
+  writeQemu(join(directory, "qemu-system-arm"), devices);
+  return { PATH: `${directory}:/bin:/usr/bin`, RPMSG_GUEST_DIR: directory };
 }
 
 describe("rpmsg-bridge doctor", { timeout: SLOW }, () => {
@@ -81,8 +85,20 @@ describe("rpmsg-bridge doctor", { timeout: SLOW }, () => {
     },
     { devices: 'name "vhost-user-device-pci", bus PCI', status: "warn", text: "too old" },
   ])("of QEMU it wants the device: $text", async ({ devices, status, text }) => {
-    const { report: found } = await report({ PATH: pathWith(devices) });
+    const { report: found } = await report(withQemu(devices));
     expect(finding(found, "qemu")).toMatchObject({ status, text: expect.stringContaining(text) as string });
+  });
+
+  test("it finds the QEMU that guest:fetch gets, where the system's is too old", async () => {
+    const environment = withQemu('name "vhost-user-device-pci", bus PCI');
+    const usr = join(testDirectory(), "qemu/usr");
+    mkdirSync(join(usr, "lib64"), { recursive: true });
+    // It is run by the loader of its own C library.
+    writeQemu(join(usr, "lib64/ld-linux-x86-64.so.2"), 'name "vhost-user-test-device-pci", bus PCI');
+    const RPMSG_GUEST_DIR = join(usr, "../..");
+    const { report: found } = await report({ ...environment, RPMSG_GUEST_DIR });
+    const text = `${join(usr, "bin/qemu-system-arm")} has vhost-user-test-device-pci`;
+    expect(finding(found, "qemu")).toMatchObject({ status: "ok", text });
   });
 
   test("few descriptors are a warning", () => {
