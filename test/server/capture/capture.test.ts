@@ -348,8 +348,11 @@ describe("a reader that reads nothing any more", () => {
       undefined,
       all.headers,
     );
-    await unread(running, soon.headers);
+    const captured = await unread(running, soon.headers);
     await eventually("it is gone", () => (running.bridge.captures.size === 0 ? true : undefined));
+    captured.resume();
+    await captured.end();
+    expect(captured.whole).toBe(false);
   });
 });
 
