@@ -72,7 +72,7 @@ describe("rpmsg-bridge doctor", { timeout: SLOW }, () => {
     onTestFinished(() => void server.close());
     server.listen(8080, "127.0.0.1");
     // By us, or by somebody else.
-    await Promise.race([once(server, "listening"), once(server, "error")]);
+    await once(server, "listening").catch(() => {});
     const { report: found } = await report();
     expect(finding(found, "port")).toMatchObject({ status: "warn", text: "127.0.0.1:8080: EADDRINUSE" });
   });
