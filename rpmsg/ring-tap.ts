@@ -38,6 +38,7 @@ export class RingTap {
     ...{ toGuest: false, outcome: "passed", src: 0, dst: 0, length: 0, originalLength: 0 },
     packet: new Uint8Array(HEADER_SIZE + MAX_PAYLOAD),
   };
+  readonly #view = new DataView(this.#message.packet.buffer);
 
   constructor(handler: TapHandler) {
     this.#handler = handler;
@@ -59,10 +60,10 @@ export class RingTap {
     const { packet } = this.#message;
     const length = HEADER_SIZE + payloadLength;
     queue.gather(packet, length);
-    const [reserved, flags] = [packet.slice(8, 12), packet.slice(14, HEADER_SIZE)];
-    writeHeader(packet, 0, src, dst, payloadLength);
-    packet.set(reserved, 8);
-    packet.set(flags, 14);
+    // The reserved word and the flags stay as the guest has them.
+    this.#view.setUint32(0, src, true);
+    this.#view.setUint32(4, dst, true);
+    this.#view.setUint16(12, payloadLength, true);
     this.#show(false, known ? "passed" : "unknown-address", src, dst, length, length);
   }
 
@@ -72,8 +73,9 @@ export class RingTap {
     const { readableLength } = queue;
     const length = Math.min(readableLength, packet.length);
     queue.gather(packet, length);
-    const view = new DataView(packet.buffer);
-    const [src, dst] = length < HEADER_SIZE ? [0, 0] : [view.getUint32(0, true), view.getUint32(4, true)];
+    const isHeader = length >= HEADER_SIZE;
+    const src = isHeader ? this.#view.getUint32(0, true) : 0;
+    const dst = isHeader ? this.#view.getUint32(4, true) : 0;
     this.#show(false, "malformed", src, dst, length, readableLength);
   }
 

@@ -5,7 +5,7 @@ import { metrics } from "./api.ts";
 import { Inventory } from "./inventory.ts";
 import type { Buckets } from "./latency.ts";
 import { bucketsOf, quantile, since } from "./latency.ts";
-import { LONGEST, untilNext } from "./pace.ts";
+import { LONGEST, pause, untilNext } from "./pace.ts";
 import { Meter } from "./rates.ts";
 import { Series } from "./series.ts";
 import { bridge, credentials, enter, forget, takeTicket, token } from "./session.ts";
@@ -245,21 +245,6 @@ async function regularly(
   while (!end.aborted) {
     const start = performance.now();
     const failed = !document.hidden && !(await action(AbortSignal.any([end, AbortSignal.timeout(LONGEST)])));
-    await pause(untilNext(period, performance.now() - start, failed), end);
+    await pause(untilNext(period, performance.now() - start, failed), end, reasons);
   }
-}
-
-/** Waits; a reason to look ends it early. */
-function pause(milliseconds: number, end: AbortSignal): Promise<void> {
-  return new Promise((resolve) => {
-    const done = (): void => {
-      clearTimeout(timer);
-      end.removeEventListener("abort", done);
-      reasons.removeEventListener("look", done);
-      resolve();
-    };
-    const timer = setTimeout(done, milliseconds);
-    end.addEventListener("abort", done);
-    reasons.addEventListener("look", done);
-  });
 }

@@ -1,3 +1,21 @@
+/**
+ * Waits; the end of the signal ends it early.
+ * @param reasons the event "look" of it does that too
+ */
+export function pause(milliseconds: number, end: AbortSignal, reasons?: EventTarget): Promise<void> {
+  return new Promise((resolve) => {
+    const done = (): void => {
+      clearTimeout(timer);
+      end.removeEventListener("abort", done);
+      reasons?.removeEventListener("look", done);
+      resolve();
+    };
+    const timer = setTimeout(done, milliseconds);
+    end.addEventListener("abort", done);
+    reasons?.addEventListener("look", done);
+  });
+}
+
 /** A look may take this part of the time. */
 const SHARE = 10;
 /** Milliseconds between two looks at most, and those that one may take. */

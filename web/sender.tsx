@@ -2,6 +2,7 @@ import { useSignal } from "@preact/signals";
 import type { JSX, TargetedKeyboardEvent } from "preact";
 import { useEffect, useRef } from "preact/hooks";
 import { number } from "./format.ts";
+import { pause } from "./pace.ts";
 import { Choice, TroubleNote } from "./parts.tsx";
 import { cut, parseHex } from "./payload.ts";
 import type { Talk } from "./talk.ts";
@@ -50,7 +51,7 @@ export function Sender({ talk }: { talk: Talk }): JSX.Element {
       const count = all.length * times.value;
       const start = performance.now();
       rounds: for (let round = 0; round < times.value; round++) {
-        if (round > 0) await wait(interval.value, abort.signal);
+        if (round > 0) await pause(interval.value, abort.signal);
         for (const message of all) {
           if (abort.signal.aborted || !(await talk.send(message))) break rounds;
           sent++;
@@ -177,18 +178,6 @@ function remember(lines: string[], line: string): void {
   if (line === "" || lines.at(-1) === line) return;
   lines.push(line);
   if (lines.length > MOST_LINES) lines.shift();
-}
-
-function wait(milliseconds: number, signal: AbortSignal): Promise<void> {
-  return new Promise((resolve) => {
-    const done = (): void => {
-      clearTimeout(timer);
-      signal.removeEventListener("abort", done);
-      resolve();
-    };
-    const timer = setTimeout(done, milliseconds);
-    signal.addEventListener("abort", done);
-  });
 }
 
 /** What a field has, when it is left, as a whole number within bounds, which it then shows. */

@@ -1,5 +1,6 @@
 import { Argument, Command, InvalidArgumentError, Option } from "commander";
 import type { GuestConfig, Origin, Share, SlowPolicy } from "../../schemas/index.ts";
+import { DEFAULT_URL } from "./bridge-url.ts";
 
 /** The words of an enumeration; here without loading the schemas, which takes longer than all else. */
 const words = <Word extends string>(all: Record<Word, true>): Word[] => Object.keys(all) as Word[];
@@ -301,9 +302,7 @@ function client(
     program
       .command(name, { hidden })
       .description(description)
-      .addOption(
-        new Option("--url <url>", "the bridge").default("http://127.0.0.1:8080").env("RPMSG_BRIDGE_URL"),
-      )
+      .addOption(new Option("--url <url>", "the bridge").default(DEFAULT_URL).env("RPMSG_BRIDGE_URL"))
       // Not as a default, which help would show.
       .addOption(new Option("--token <token>", "bearer token").env("RPMSG_BRIDGE_TOKEN"))
       .addOption(

@@ -1,5 +1,6 @@
 import type { CommandModel, Value } from "./completion-model.ts";
 import { allCommands } from "./completion-model.ts";
+import { quoted } from "./shell-word.ts";
 
 const LIVE = `
 # The endpoints or guests of the running bridge, the one that the command line names.
@@ -79,8 +80,4 @@ function action(value: Value | undefined): string {
   if (value === "files") return ":file:_files";
   if (value === "endpoints" || value === "guests") return `:${value}:{_rpmsg_bridge_live ${value}}`;
   return `:value:(${value.join(" ")})`;
-}
-
-function quoted(text: string): string {
-  return `'${text.replaceAll("'", String.raw`'\''`)}'`;
 }

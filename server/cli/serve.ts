@@ -14,6 +14,7 @@ import type { Listener } from "../listen.ts";
 import { isLocal, listen } from "../listen.ts";
 import { Log } from "../log.ts";
 import { ServiceManager } from "../service-manager.ts";
+import { nearUrl } from "./bridge-url.ts";
 import { CommandError } from "./command-error.ts";
 import { stopSignal } from "./signals.ts";
 
@@ -104,14 +105,12 @@ function offer(estate: Omit<Estate, "onGone">, isSuccessor: boolean): Predecesso
 
 /** For people, once: the only place where a token is shown, and a ticket. */
 function welcome(url: string, { token, ticket }: { token: string; ticket: string }): string {
-  // Where "everywhere" is seen from this machine, and from one that publishes a container's port.
-  const here = url.replace(/\/\/(?:0\.0\.0\.0|\[::\]):/, "//127.0.0.1:");
   return [
     "",
     "  Others can reach this bridge, and no tokens are configured. This one was made for this run:",
     `    ${token}`,
     "  A browser needs no token at this address, which opens once, within 15 minutes:",
-    `    ${here}/#ticket=${ticket}`,
+    `    ${nearUrl(url)}/#ticket=${ticket}`,
     "",
     "",
   ].join("\n");

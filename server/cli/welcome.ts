@@ -1,10 +1,11 @@
 import type { Endpoint, Guest } from "../../schemas/index.ts";
+import { DEFAULT_URL, nearUrl } from "./bridge-url.ts";
 import { referenceOf } from "./reference.ts";
+import { shellWord } from "./shell-word.ts";
 import { alignedLines, bold } from "./terminal.ts";
 
 /** Endpoints that are listed; a machine with more has its list elsewhere. */
 const MOST_LISTED = 12;
-const DEFAULT_URL = "http://127.0.0.1:8080";
 
 export interface WelcomeFacts {
   /** Where the bridge listens. */
@@ -17,7 +18,7 @@ export interface WelcomeFacts {
 
 /** For people who start the bridge on a terminal: where the dashboard is, what there is, and three lines to try. */
 export function welcomeText({ url, guests, endpoints, asksForToken }: WelcomeFacts): string {
-  const here = url.replace(/\/\/(?:0\.0\.0\.0|\[::\]):/, "//127.0.0.1:");
+  const here = nearUrl(url);
   const isHttp = /^https?:/.test(here);
   const rows = endpoints.slice(0, MOST_LISTED).map((each) => [referenceOf(each), each.state, each.path]);
   if (endpoints.length > MOST_LISTED) rows.push([`and ${endpoints.length - MOST_LISTED} more`]);
@@ -53,9 +54,4 @@ function tries(endpoints: readonly Endpoint[], url: string, asksForToken: boolea
     echo === undefined ? command("guests") : command(`send ${shellWord(referenceOf(echo))} hello --wait`),
     command("dump"),
   ];
-}
-
-/** As a shell takes it. */
-function shellWord(text: string): string {
-  return /^[\w@%+=:,./~-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`;
 }
