@@ -188,9 +188,12 @@ function Tabs({
   const move = ({ key, currentTarget }: TargetedKeyboardEvent<HTMLElement>): void => {
     const step = key === "ArrowRight" ? 1 : key === "ArrowLeft" ? -1 : 0;
     if (step === 0) return;
-    const at = (tabs.indexOf(current) + step + tabs.length) % tabs.length;
+    const all = [...currentTarget.querySelectorAll<HTMLElement>("[role=tab]")];
+    // From the one that has the keys: the address, and so what is shown, follows a fast hand later.
+    const from = all.indexOf(document.activeElement as HTMLElement);
+    const at = (from + step + tabs.length) % tabs.length;
     go(tabs[at] as Tab);
-    currentTarget.querySelectorAll<HTMLElement>("[role=tab]")[at]?.focus();
+    all[at]?.focus();
   };
   return (
     <>
