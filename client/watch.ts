@@ -23,7 +23,9 @@ export type Change =
   | { type: "endpoint"; endpoint: Endpoint }
   | ({ type: "endpoint-removed" } & EventData<"endpoint-removed">)
   /** `guests` and `endpoints` are complete; it comes again after a connection that broke. */
-  | ({ type: "ready" } & EventData<"ready">);
+  | ({ type: "ready" } & EventData<"ready">)
+  /** The connection broke: until `ready` comes, `guests` and `endpoints` are as old as that. */
+  | { type: "lost"; reason: string };
 
 /** A live view of guests and endpoints: loop over it, and look at the maps at any time. */
 export class Watch implements AsyncIterable<Change> {
@@ -59,8 +61,10 @@ export class Watch implements AsyncIterable<Change> {
     let id = "";
     let failures = 0;
     let connected = false;
+    let complete = false;
     while (!aborted(signal)) {
       let since: number | undefined;
+      let reason = "the bridge ended the stream";
       try {
         const headers = { accept: "text/event-stream", ...(id !== "" && { "last-event-id": id }) };
         const { body } = await request(this.#url, { token, signal }, headers);
@@ -71,7 +75,10 @@ export class Watch implements AsyncIterable<Change> {
         const seen: Seen = { guests: new Set(), endpoints: new Set(), complete: false };
         for await (const event of serverSentEvents(body, silence)) {
           if (event.id !== "") id = event.id;
-          yield* this.#apply(event, seen);
+          for (const change of this.#apply(event, seen)) {
+            complete ||= change.type === "ready";
+            yield change;
+          }
         }
       } catch (error) {
         if (aborted(signal)) return;
@@ -80,9 +87,14 @@ export class Watch implements AsyncIterable<Change> {
         // A token that is not taken now is not taken later.
         const barred = error instanceof RpmsgError && error.code === "unauthorized";
         if (reconnect === false || !goesOn || barred || failures >= attempts) throw asRpmsgError(error);
+        reason = (error as Error).message;
       }
       if (since !== undefined) backoff.lasted(performance.now() - since);
       if (reconnect === false) return;
+      if (complete) {
+        complete = false;
+        yield { type: "lost", reason };
+      }
       await pause(backoff.next(), signal);
     }
   }

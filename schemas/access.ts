@@ -60,6 +60,28 @@ export const TokenList = z
     }
   });
 
+/** The query of `GET /access`: rights to which endpoint; with less than that, to any of the guest, or of all. */
+export const AccessQuery = z
+  .strictObject({ guest: z.string().optional(), id: z.string().optional(), name: z.string().optional() })
+  .refine(({ guest, id, name }) => guest !== undefined || (id ?? name) === undefined, {
+    error: "id and name need guest",
+  })
+  .refine(({ id, name }) => id === undefined || name === undefined, { error: "want id or name, not both" });
+
+export type AccessQuery = z.infer<typeof AccessQuery>;
+
+/** Answer to `GET /access`: who asks, and what they may do. */
+export const Access = z.object({
+  /** Name of the token; null where the bridge asks for none. */
+  token: z.string().nullable(),
+  /** When the credential of the request ends; null where it does not by itself. */
+  expires: z.iso.datetime().nullable(),
+  /** Then nobody has `write` or `announce`. */
+  readOnly: z.boolean(),
+  rights: z.array(z.enum(rights)),
+});
+export type Access = z.infer<typeof Access>;
+
 /** Answer to `POST /tickets`: a ticket is a bearer that is good for one request. */
 export const Ticket = z.object({ ticket: z.string(), expires: z.iso.datetime() });
 export type Ticket = z.infer<typeof Ticket>;

@@ -1,5 +1,5 @@
 /** The contract with the outside. */
-export { type Right, rights, Session, Ticket, type TokenConfig } from "./access.ts";
+export { Access, AccessQuery, type Right, rights, Session, Ticket, type TokenConfig } from "./access.ts";
 export {
   type ChannelProtocol,
   channelProtocols,

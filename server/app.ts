@@ -22,6 +22,7 @@ import { limitAnswers } from "./answer-limits.ts";
 import type { Bridge } from "./bridge.ts";
 import type { ProblemCode } from "./problem.ts";
 import { HttpProblem, PROBLEM_TYPE } from "./problem.ts";
+import { accessRoutes } from "./routes/access.ts";
 import { captureRoutes } from "./routes/capture.ts";
 import { credentialRoutes } from "./routes/credentials.ts";
 import { addDocuments } from "./routes/documents.ts";
@@ -174,6 +175,7 @@ function apiRoutes(bridge: Bridge): FastifyPluginAsync {
     await app.register(messageRoutes(bridge));
     await app.register(eventRoutes(bridge));
     await app.register(captureRoutes(bridge));
+    await app.register(accessRoutes);
     await app.register(credentialRoutes(bridge));
   };
 }

@@ -18,6 +18,10 @@ export class Patterns {
     this.#patterns = texts.map(parse);
   }
 
+  get isEmpty(): boolean {
+    return this.#patterns.length === 0;
+  }
+
   /** @param name one character a byte */
   match(guest: string, name: string): boolean {
     return this.#patterns.some((each) => fits(each.guest, guest) && fits(each.name, name));

@@ -62,20 +62,30 @@ export class Permit {
     return new Permit(this.#readOnly, this.name, this.#patterns, Math.min(expires, this.expires), shown);
   }
 
+  /** Nothing is sent to guests, whoever asks. */
+  get readOnly(): boolean {
+    return this.#readOnly;
+  }
+
   /** Why it may not be done; undefined where it may. */
   refusal(right: Right, { guest, name }: Named): Refusal | undefined {
-    const patterns = this.#patterns;
-    // Whoever may do anything with an endpoint may see it.
-    const granted =
-      patterns === undefined ||
-      patterns.get(right)?.match(guest, name) === true ||
-      (right === "list" && [...patterns.values()].some((each) => each.match(guest, name)));
-    if (!granted) return "forbidden";
-    return this.#readOnly && CHANGING.has(right) ? "read-only" : undefined;
+    return this.#refusal(right, (patterns) => patterns.match(guest, name));
   }
 
   may(right: Right, endpoint: Named): boolean {
     return this.refusal(right, endpoint) === undefined;
+  }
+
+  /** What may be done with an endpoint. */
+  rightsTo(endpoint: Named): Right[] {
+    return rights.filter((right) => this.may(right, endpoint));
+  }
+
+  /** What may be done with some endpoint that this guest, or any guest, has or could have. */
+  rightsToSome(guest?: string): Right[] {
+    const some = (patterns: Patterns) =>
+      guest === undefined ? !patterns.isEmpty : patterns.matchGuest(guest);
+    return rights.filter((right) => this.#refusal(right, some) === undefined);
   }
 
   /** @throws HttpProblem forbidden, read-only */
@@ -115,6 +125,18 @@ export class Permit {
    */
   isAdmin(endpoint: Named): boolean {
     return this.#patterns !== undefined && this.may("admin", endpoint);
+  }
+
+  #refusal(right: Right, matches: (patterns: Patterns) => boolean): Refusal | undefined {
+    const patterns = this.#patterns;
+    const own = patterns?.get(right);
+    // Whoever may do anything with an endpoint may see it.
+    const granted =
+      patterns === undefined ||
+      (own !== undefined && matches(own)) ||
+      (right === "list" && [...patterns.values()].some(matches));
+    if (!granted) return "forbidden";
+    return this.#readOnly && CHANGING.has(right) ? "read-only" : undefined;
   }
 
   get #whose(): string {

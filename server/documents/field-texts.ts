@@ -46,6 +46,12 @@ export const fieldTexts = {
   token: "A bearer. It is shown here only.",
   expires: "When it ends.",
 
+  // What a token may do.
+  "Access.token": "Name of the token; null where the bridge asks for none.",
+  "Access.expires": "When the credential of this request ends; null where it does not by itself.",
+  "Access.readOnly": "The bridge was started read-only: nobody has `write` or `announce`.",
+  "Access.rights": "What is not here is refused.",
+
   // Counters, which are metrics too.
   messagesToGuest: "Messages put in the response queue.",
   bytesToGuest: "Bytes of the messages put in the response queue.",
@@ -89,6 +95,7 @@ export const fieldTexts = {
   "Params.guest": "Name of a guest.",
   "Params.id": "Id of an endpoint, as it is listed.",
   "Query.guest": "Endpoints of this guest only.",
+  "Query.id": "The endpoint with this id only.",
   "Query.name": "Endpoints of this name only, as it is listed.",
   "Query.origin": "Endpoints of this side only.",
   "Query.address": "The endpoint at this address only, decimal or with 0x.",

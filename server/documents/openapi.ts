@@ -12,7 +12,7 @@ const tags = {
   guests: "Guests and their state.",
   endpoints: "Endpoints: what can be connected to.",
   messages: "Single messages, without a WebSocket.",
-  access: "Credentials for browsers.",
+  access: "What a token may do; credentials for browsers.",
   events: "What happens to guests and endpoints.",
   bridge: "The bridge itself.",
 };

@@ -1,5 +1,6 @@
 import { z } from "zod";
 import {
+  Access,
   Endpoint,
   EndpointCreate,
   EndpointList,
@@ -41,6 +42,7 @@ named.add(EndpointCreate, {
   description: "An endpoint that the host declares.",
   examples: [{ name: "panel", ns: "down" }],
 });
+named.add(Access, { id: "Access", description: "Who asks, and what they may do." });
 named.add(events["endpoint-removed"], { id: "EndpointRemoved" });
 named.add(events.ready, { id: "Ready" });
 named.add(MessageSend, {

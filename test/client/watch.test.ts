@@ -62,6 +62,7 @@ function streamOf(request: IncomingMessage, response: ServerResponse): Stream {
 const short = (change: Change) => {
   if (change.type === "guest") return `guest ${change.guest.name}`;
   if (change.type === "endpoint") return `endpoint ${change.endpoint.id}`;
+  if (change.type === "lost") return "lost";
   return change.type === "ready" ? `ready ${change.instance}` : `${change.type} ${change.id}`;
 };
 const held = ({ guests, endpoints }: Watch) => [...guests.keys(), ...endpoints.keys()];
@@ -117,20 +118,20 @@ describe("after a connection that broke", () => {
     first.event("endpoint", endpoint("e2"));
     first.event("ready", { instance: "one" }, "7");
     await taking;
-    const missed = take(2);
+    const missed = take(3);
     first.destroy();
     const second = await stream();
     expect(second.request.headers["last-event-id"]).toBe("7");
     second.event("endpoint-removed", endpoint("e1"), "8");
     second.event("ready", { instance: "one" }, "8");
-    expect((await missed).map(short)).toEqual(["endpoint-removed e1", "ready one"]);
+    expect((await missed).map(short)).toEqual(["lost", "endpoint-removed e1", "ready one"]);
     expect(held(view)).toEqual(["a", "e2"]);
-    const nothing = take(1);
+    const nothing = take(2);
     second.end();
     const third = await stream();
     expect(third.request.headers["last-event-id"]).toBe("8");
     third.event("ready", { instance: "one" }, "8");
-    expect((await nothing).map(short)).toEqual(["ready one"]);
+    expect((await nothing).map(short)).toEqual(["lost", "ready one"]);
     expect(held(view)).toEqual(["a", "e2"]);
   });
 
@@ -145,17 +146,38 @@ describe("after a connection that broke", () => {
     first.event("endpoint", endpoint("e1"));
     first.event("ready", { instance: "one" }, "7");
     await taking;
-    const again = take(now.length + 2);
+    const again = take(now.length + 3);
     first.end();
     const second = await stream();
     for (const each of now) second.event("guest", each);
     second.event("ready", { instance }, "9");
     expect((await again).map(short)).toEqual([
+      "lost",
       ...now.map(({ name }) => `guest ${name}`),
       "endpoint-removed e1",
       `ready ${instance}`,
     ]);
     expect(held(view)).toEqual(now.map(({ name }) => name));
+  });
+
+  test("it is told once, why, and not before all was known", async () => {
+    const { stream, take } = await scripted();
+    const known = take(1);
+    (await stream()).end();
+    const first = await stream();
+    first.event("guest", guest("a"));
+    await known;
+    const all = take(3);
+    first.destroy();
+    // Again and again nothing comes: it was told.
+    const second = await stream();
+    second.event("ready", { instance: "one" }, "7");
+    second.end();
+    (await stream()).end();
+    (await stream()).event("ready", { instance: "one" }, "7");
+    const changes = await all;
+    expect(changes.map(short)).toEqual(["ready one", "lost", "ready one"]);
+    expect(changes[1]).toEqual({ type: "lost", reason: "the bridge ended the stream" });
   });
 
   test("in silence, too", async () => {

@@ -247,6 +247,12 @@ test("every answer of the document is given by the bridge, with a body as its sc
   await ask("withdrawEndpoint", `${endpoints}/none`, { method: "DELETE" });
   await ask("withdrawEndpoint", "/api/v1/guests/nobody/endpoints/e1", { method: "DELETE" });
 
+  // What may be done.
+  await ask("getAccess", "/api/v1/access?guest=demo&id=e1");
+  await ask("getAccess", "/api/v1/access?id=e1");
+  await ask("getAccess", "/api/v1/access?guest=nobody");
+  await ask("getAccess", "/api/v1/access?guest=demo&id=none");
+
   // Messages.
   const echo = `${of("echo")}/messages`;
   const silent = `${of("silent")}/messages`;
@@ -294,6 +300,7 @@ test("every answer of the document is given by the bridge, with a body as its sc
     ["getEndpoint", "GET", e1],
     ["watchEvents", "GET", "/api/v1/events"],
     ["capture", "GET", "/api/v1/capture"],
+    ["getAccess", "GET", "/api/v1/access"],
     ["issueTicket", "POST", "/api/v1/tickets"],
     ["openSession", "POST", "/api/v1/sessions"],
     ["declareEndpoint", "POST", endpoints, { name: "service" }],
