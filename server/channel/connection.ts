@@ -8,6 +8,7 @@ import { closeCodeOf } from "../client-counts.ts";
 import type { CountedLimit } from "../counted-limits.ts";
 import type { EndReason } from "../endpoint-port.ts";
 import type { Holder, MemoryBudget } from "../memory-budget.ts";
+import { FrameReader } from "./frame-reader.ts";
 import type { FlushTurn } from "./frame-writer.ts";
 import { FrameWriter } from "./frame-writer.ts";
 import type { LatencyProbe } from "./latency-probe.ts";
@@ -32,8 +33,10 @@ export const endOf: Readonly<Record<EndReason, readonly [code: number, reason: s
 /** What speaks a subprotocol over a connection. */
 export interface ConnectionHandler {
   readonly protocol: ProtocolName;
-  /** A whole message of the client. */
-  onFrame(data: Buffer, isBinary: boolean): void;
+  /** A whole text message of the client, in UTF-8. */
+  onText(data: Buffer): void;
+  /** A whole binary message of the client: `length` bytes, valid during the call only. */
+  onBinary(bytes: Buffer, offset: number, length: number): void;
   /** What was written when `notifyDrained` was called is with the kernel. */
   onDrained(): void;
   /**
@@ -65,7 +68,7 @@ export class Connection implements Holder {
   readonly #stream: Duplex;
   #socket: WebSocket | undefined;
   #handler: ConnectionHandler | undefined;
-  readonly #limits: Pick<Limits, "pendingPongs">;
+  readonly #limits: Pick<Limits, "payloadBytes" | "pendingPongs">;
   /** Of messages, pings and pongs; undefined without a bound. */
   readonly #rate: TokenBucket | undefined;
   #pause: NodeJS.Timeout | undefined;
@@ -92,7 +95,7 @@ export class Connection implements Holder {
     turn: FlushTurn,
     counts: ClientCounts,
     client: ClientFacts,
-    limits: Pick<Limits, "pendingPongs">,
+    limits: Pick<Limits, "payloadBytes" | "pendingPongs">,
     budget: MemoryBudget,
     rate?: Rate,
   ) {
@@ -123,9 +126,18 @@ export class Connection implements Holder {
     this.#socket = socket;
     this.#handler = handler;
     this.counts.opened.add(handler.protocol);
-    socket.on("message", (data: Buffer, isBinary) => {
+    const onBinary = (bytes: Buffer, offset: number, length: number): void => {
       if (this.#rate !== undefined) this.#slowDown(this.#rate.spend());
-      this.#handler?.onFrame(data, isBinary);
+      this.#handler?.onBinary(bytes, offset, length);
+    };
+    const reader = new FrameReader(this.#stream, this.#limits.payloadBytes, onBinary);
+    socket.on("message", (data: Buffer, isBinary) => {
+      if (isBinary) {
+        onBinary(data, 0, data.length);
+        return;
+      }
+      if (this.#rate !== undefined) this.#slowDown(this.#rate.spend());
+      this.#handler?.onText(data);
     });
     socket.on("ping", (data) => {
       if (this.#rate !== undefined) this.#slowDown(this.#rate.spend());
@@ -139,6 +151,7 @@ export class Connection implements Holder {
     socket.on("error", (error) => {
       // ws answers a broken frame with its close code by itself.
       mistaken = true;
+      reader.end();
       this.#cause ??= closeCodeOf(error);
       const limit = limitOf(error);
       if (limit !== undefined) this.counts.limits.add(limit);

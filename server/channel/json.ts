@@ -279,12 +279,12 @@ export class JsonChannel implements ChannelEvents<MessageId>, ConnectionHandler,
 
   // ---- client to guest ----
 
-  onFrame(data: Buffer, isBinary: boolean): void {
-    if (isBinary) {
-      this.#fail("bad-frame", "rpmsg.v1.json has text frames only");
-      this.close(closeCode.unsupported, "rpmsg.v1.json has text frames only");
-      return;
-    }
+  onBinary(): void {
+    this.#fail("bad-frame", "rpmsg.v1.json has text frames only");
+    this.close(closeCode.unsupported, "rpmsg.v1.json has text frames only");
+  }
+
+  onText(data: Buffer): void {
     const parsed = parseFrame(ClientFrame, data);
     if ("problem" in parsed) {
       this.#fail("bad-frame", parsed.problem, parsed.id);

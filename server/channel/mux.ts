@@ -55,16 +55,8 @@ export class MuxConnection implements ConnectionHandler, Multiplexer {
     });
   }
 
-  onFrame(data: Buffer, isBinary: boolean): void {
-    // A client that asks and does not read the answers. What a reset brings at once has been asked for long before.
-    if (Math.min(this.pendingBytes, this.#answered) > 2 * this.#limits.slowReaderBytes) {
-      this.onTooMuch("slow reader: too many answers wait");
-      return;
-    }
-    if (isBinary) {
-      this.#message(data);
-      return;
-    }
+  onText(data: Buffer): void {
+    if (this.#endDeaf()) return;
     const parsed = parseFrame(MuxClientFrame, data);
     if ("problem" in parsed) {
       this.tell({ type: "error", code: "bad-frame", message: parsed.problem });
@@ -75,6 +67,19 @@ export class MuxConnection implements ConnectionHandler, Multiplexer {
     else if (frame.type === "subscribe") this.#subscribe(frame);
     else if (frame.type === "credit") this.#subscription(frame.sub)?.grant(frame.bytes);
     else this.#subscription(frame.sub)?.unsubscribe();
+  }
+
+  onBinary(bytes: Buffer, offset: number, length: number): void {
+    if (this.#endDeaf()) return;
+    const { size } = muxHeader;
+    if (length < size) {
+      this.tell({ type: "error", code: "bad-frame", message: `want at least ${size} bytes` });
+      return;
+    }
+    const number = bytes.readUInt32LE(offset + muxHeader.number);
+    const subscription = this.#subscription(bytes.readUInt32LE(offset + muxHeader.subscription), number);
+    const address = bytes.readUInt32LE(offset + muxHeader.address);
+    subscription?.send(address, number, bytes, offset + size, length - size);
   }
 
   onDrained(): void {
@@ -140,14 +145,11 @@ export class MuxConnection implements ConnectionHandler, Multiplexer {
     }
   }
 
-  #message(data: Buffer): void {
-    if (data.length < muxHeader.size) {
-      this.tell({ type: "error", code: "bad-frame", message: `want at least ${muxHeader.size} bytes` });
-      return;
-    }
-    const number = data.readUInt32LE(muxHeader.number);
-    const subscription = this.#subscription(data.readUInt32LE(muxHeader.subscription), number);
-    subscription?.send(data.readUInt32LE(muxHeader.address), number, data.subarray(muxHeader.size));
+  /** Ends a client that asks and does not read the answers. What a reset brings at once has been asked for long before. */
+  #endDeaf(): boolean {
+    const deaf = Math.min(this.pendingBytes, this.#answered) > 2 * this.#limits.slowReaderBytes;
+    if (deaf) this.onTooMuch("slow reader: too many answers wait");
+    return deaf;
   }
 
   #subscription(sub: number, id = 0): Subscription | undefined {

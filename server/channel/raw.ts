@@ -83,19 +83,23 @@ export class RawChannel implements ChannelEvents<undefined>, ConnectionHandler, 
 
   // ---- client to guest ----
 
-  onFrame(data: Buffer): void {
+  onText(data: Buffer): void {
+    this.onBinary(data, 0, data.length);
+  }
+
+  onBinary(bytes: Buffer, offset: number, length: number): void {
     const port = this.#port;
     if (port === undefined) return;
-    if (data.length > port.mtu) {
-      this.#tooBig(data.length, port.mtu);
+    if (length > port.mtu) {
+      this.#tooBig(length, port.mtu);
       return;
     }
-    const code = port.send(undefined, data, 0, data.length);
+    const code = port.send(undefined, bytes, offset, length);
     if (code === "sent") return;
     if (code === "queued") {
       if (port.pendingBytes >= this.#marks.pause) this.#connection.pauseReading();
     } else if (code === "too-large") {
-      this.#tooBig(data.length, port.mtu);
+      this.#tooBig(length, port.mtu);
     } else if (code === "forbidden" || code === "read-only") {
       this.#close(closeCode.policy, code);
     } else if (code === "queue-full") {

@@ -217,11 +217,11 @@ export class Subscription implements ChannelEvents<number>, OutflowSink {
 
   // ---- client to guest ----
 
-  send(address: number, number: number, bytes: Buffer): void {
+  send(address: number, number: number, bytes: Buffer, offset: number, length: number): void {
     const port = this.#port;
     const id = number === 0 ? undefined : number;
     const dst = address === PEER ? undefined : address;
-    const cost = MUX_MESSAGE_COST + bytes.length;
+    const cost = MUX_MESSAGE_COST + length;
     if (port === undefined) {
       // Fresh credit comes with its return.
       this.#fail("guest-gone", "the subscription is down", id);
@@ -232,12 +232,12 @@ export class Subscription implements ChannelEvents<number>, OutflowSink {
     if (!beyond) this.#used += cost;
     if (dst !== undefined && !this.#destinations.allows(dst, port)) {
       this.#fail("forbidden", `${dst} is neither the channel's peer nor a source of its messages`, id);
-    } else if (bytes.length > port.mtu) {
-      this.#fail("too-large", `message of ${bytes.length} bytes, the most is ${port.mtu}`, id);
+    } else if (length > port.mtu) {
+      this.#fail("too-large", `message of ${length} bytes, the most is ${port.mtu}`, id);
     } else if (beyond) {
       this.#fail("queue-full", `no credit is left for ${cost} bytes`, id);
     } else {
-      const code = port.send(dst, bytes, 0, bytes.length, id);
+      const code = port.send(dst, bytes, offset, length, id);
       if (code === "sent") this.#tellSent(id);
       else if (code === "address-invalid") this.#fail("bad-frame", "not an address", id);
       else if (code !== "queued") this.#fail(code, errorAdvice[code], id);

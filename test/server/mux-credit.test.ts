@@ -262,7 +262,7 @@ test("with the longest messages that there may be it does not stall either", () 
           if (!channel.take()) throw new Error(`stalled: ${channel.credit} bytes for a message of ${each}`);
         }
         channel.credit -= each + MUX_MESSAGE_COST;
-        channel.subscription.send(PEER, 0, Buffer.alloc(each));
+        channel.subscription.send(PEER, 0, Buffer.alloc(each), 0, each);
       }
       expect(channel.refused).toBe(0);
     }),
