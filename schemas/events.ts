@@ -4,7 +4,8 @@ import { Endpoint, Guest } from "./resources.ts";
 
 /**
  * The server-sent events of `/api/v1/events`: their names and data. First come all guests and endpoints, then `ready`,
- * then changes; counters alone are no change. Where `Last-Event-ID` is recent enough only what was missed comes.
+ * then changes; `counters` and `waiting` alone are no change. Where `Last-Event-ID` is recent enough only what was
+ * missed comes.
  */
 export const events = {
   /** A guest, as it is now. */

@@ -191,7 +191,7 @@ export async function listedView(url: string): Promise<View> {
 function viewOf(guests: readonly Guest[], endpoints: readonly Endpoint[]): View {
   const byText = (a: unknown, b: unknown) => (JSON.stringify(a) < JSON.stringify(b) ? -1 : 1);
   return {
-    guests: guests.map((each) => ({ ...each, counters: undefined })).toSorted(byText),
+    guests: guests.map((each) => ({ ...each, counters: undefined, waiting: undefined })).toSorted(byText),
     endpoints: endpoints.map((each) => ({ ...each, counters: undefined })).toSorted(byText),
   };
 }
