@@ -113,6 +113,15 @@ export function openDescriptors(pid: number): Record<string, number> {
   return counts;
 }
 
+/** Waits until a process holds no more open than `before`: connections of requests end some time after their answers. */
+export async function noMoreThan(before: Record<string, number>, pid: number): Promise<void> {
+  await eventually("no descriptor more", () =>
+    Object.entries(openDescriptors(pid)).every(([kind, count]) => count <= (before[kind] ?? 0))
+      ? true
+      : undefined,
+  );
+}
+
 type Kind = Message["type"];
 
 /** Between a successor and its predecessor: passes on what they say, with its descriptors, but for what a test keeps. */

@@ -34,6 +34,7 @@ describe("clients over a hand-over", { timeout: 60_000 }, () => {
       (endpoint) => endpoint.counters.messagesToGuest === numbers.length,
     );
     expect(counters).toMatchObject({ accepted: numbers.length, undelivered: 0, unconfirmed: 0 });
+    await eventually("all of them", () => (valve.taken.length === numbers.length ? true : undefined));
     expect(valve.taken.map(String).toSorted()).toEqual(numbers.map((i) => `message ${i}`).toSorted());
     for (const i of numbers) {
       const client = await JsonClient.open(dynasty, `/ws/v1/vm/valve?local=${2000 + i}`);
