@@ -51,7 +51,7 @@ export async function listed(
 ): Promise<void> {
   const byText = (a: unknown, b: unknown) => (String(a) < String(b) ? -1 : 1);
   const wanted = expected.toSorted(byText);
-  const deadline = performance.now() + 5000;
+  const deadline = performance.now() + 15_000;
   for (;;) {
     const endpoints = await running.endpoints();
     const rows = endpoints
@@ -128,19 +128,38 @@ export interface HeardMessage {
 
 /** An emulated guest that writes down what the device puts into its buffers, whatever becomes of it. */
 export class WatchedGuest extends EmulatedGuest {
-  /** Name-service messages since the last boot: `+name@address` for a create, `-name@address` for a destroy. */
-  nameService: string[] = [];
-  /** All others since then. */
-  messages: HeardMessage[] = [];
+  #nameService: string[] = [];
+  #messages: HeardMessage[] = [];
   #window: MemoryWindow | undefined;
   #seen = 0;
 
+  /**
+   * Name-service messages since the last boot: `+name@address` for a create, `-name@address` for a destroy. What the
+   * bridge says is told is there, though the guest may not have been called yet.
+   */
+  get nameService(): readonly string[] {
+    this.#look();
+    return this.#nameService;
+  }
+
+  /** All others since then. */
+  get messages(): readonly HeardMessage[] {
+    this.#look();
+    return this.#messages;
+  }
+
   override boot(link: GuestLink): void {
+    super.boot(link);
     this.#window = link.window;
     this.#seen = 0;
-    this.nameService = [];
-    this.messages = [];
-    super.boot(link);
+    this.#nameService = [];
+    this.#messages = [];
+  }
+
+  override halt(): void {
+    // Its memory may be gone soon.
+    this.#window = undefined;
+    super.halt();
   }
 
   override called(): void {
@@ -168,9 +187,9 @@ export class WatchedGuest extends EmulatedGuest {
       const bytes = Buffer.from(u8.subarray(buffer + 16, buffer + 16 + length));
       if (dst === NAME_SERVICE_ADDRESS) {
         const { created, name, address } = decodeNameService(bytes, 0, length) ?? {};
-        this.nameService.push(`${created === true ? "+" : "-"}${name}@${address}`);
+        this.#nameService.push(`${created === true ? "+" : "-"}${name}@${address}`);
       } else {
-        this.messages.push({ src: view.getUint32(buffer, true), dst, text: bytes.toString() });
+        this.#messages.push({ src: view.getUint32(buffer, true), dst, text: bytes.toString() });
       }
     }
   }
