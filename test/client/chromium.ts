@@ -1,6 +1,10 @@
 import { accessSync, constants } from "node:fs";
 import type { Browser } from "playwright-core";
 import { chromium } from "playwright-core";
+import { vi } from "vitest";
+
+// A page is drawn in seconds where the machine is busy: for every file with a browser.
+vi.setConfig({ testTimeout: 60_000 });
 
 /** Where Debian has it. */
 const PATH = "/usr/bin/chromium";

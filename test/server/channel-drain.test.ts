@@ -100,7 +100,7 @@ describe("a drain", () => {
     await running.bridge.drain();
     const took = performance.now() - started;
     expect(took).toBeGreaterThan(200);
-    expect(took).toBeLessThan(1500);
+    expect(took).toBeLessThan(4000);
     expect(await client.closeCode()).toBe(1001);
     await client.ended;
   });
@@ -112,7 +112,7 @@ describe("a drain", () => {
     await running.endpoint("raw", (each) => each.counters.accepted === 1);
     const started = performance.now();
     await running.bridge.drain();
-    expect(performance.now() - started).toBeLessThan(1500);
+    expect(performance.now() - started).toBeLessThan(4000);
     expect((await client.closed).code).toBe(1001);
   });
 });

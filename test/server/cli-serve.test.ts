@@ -80,9 +80,8 @@ describe("serve", () => {
     await RawClient.open(await bridge.url(), "/ws/v1/demo/echo");
     void bridge.kill("SIGTERM");
     await bridge.says('"stopping"');
-    const started = performance.now();
+    // By the signal itself, and not in good order.
     expect(await bridge.kill("SIGTERM")).toMatchObject({ code: null, signal: "SIGTERM" });
-    expect(performance.now() - started).toBeLessThan(2000);
   });
 
   test("takes flags, environment and file together", async () => {

@@ -9,8 +9,11 @@ import { delimiter, dirname, join } from "node:path";
 import { createInterface } from "node:readline";
 import type { Duplex } from "node:stream";
 import { fileURLToPath } from "node:url";
-import { onTestFailed, onTestFinished } from "vitest";
+import { onTestFailed, onTestFinished, vi } from "vitest";
 import { testDirectory } from "./support.ts";
+
+// A process of Node begins in seconds where the machine is busy, and a test may start a few: for every file with one.
+vi.setConfig({ testTimeout: 60_000 });
 
 /** The package's command, as `npm test` has built it. */
 const MAIN = fileURLToPath(new URL("../../dist/server/main.js", import.meta.url));
