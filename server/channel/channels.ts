@@ -29,6 +29,7 @@ import { frameBytes, marksOf } from "./back-pressure.ts";
 import type { ConnectionHandler } from "./connection.ts";
 import { Connection } from "./connection.ts";
 import { FlushTurn } from "./frame-writer.ts";
+import { InflowLine } from "./inflow.ts";
 import type { SessionSnapshot } from "./json.ts";
 import { JsonChannel } from "./json.ts";
 import { MessageEncoder } from "./message-encoder.ts";
@@ -43,6 +44,7 @@ import { WaitingSessions } from "./waiting-sessions.ts";
 
 /** Milliseconds until a connection that is cut off has ended. */
 const CUT_OFF = 500;
+const NOTHING = Buffer.alloc(0);
 
 type Protocol = ChannelProtocol | typeof muxProtocol;
 
@@ -78,6 +80,7 @@ export class Channels {
   readonly #muxes = new Set<MuxConnection>();
   readonly #sessions = new Map<string, JsonChannel>();
   readonly #turn = new FlushTurn();
+  readonly #line = new InflowLine();
   readonly #encoder = new MessageEncoder();
   readonly #servers: Readonly<Record<Protocol, WebSocketServer>>;
   readonly #waiting = new WaitingSessions();
@@ -163,10 +166,22 @@ export class Channels {
       accept(this.#servers["rpmsg.v1.raw"], request, stream, head)?.terminate();
       return;
     }
-    const take = (protocol: Protocol) => accept(this.#servers[protocol], request, stream, head);
     const { limits, counts } = this.#host;
     const facts = { peer, path };
-    const connection = new Connection(stream, this.#turn, counts, facts, limits, this.budget, messageRate);
+    const [turn, line] = [this.#turn, this.#line];
+    const connection = new Connection(
+      stream,
+      head,
+      turn,
+      line,
+      counts,
+      facts,
+      limits,
+      this.budget,
+      messageRate,
+    );
+    // The head comes with everything else that the client sends.
+    const take = (protocol: Protocol) => accept(this.#servers[protocol], request, stream, NOTHING);
     const client = { connection, permit };
     if (target.kind === "mux") {
       chooseSubprotocol(offered, [muxProtocol]);

@@ -11,6 +11,8 @@ import type { Holder, MemoryBudget } from "../memory-budget.ts";
 import { FrameReader } from "./frame-reader.ts";
 import type { FlushTurn } from "./frame-writer.ts";
 import { FrameWriter } from "./frame-writer.ts";
+import type { InflowLine } from "./inflow.ts";
+import { Inflow } from "./inflow.ts";
 import type { LatencyProbe } from "./latency-probe.ts";
 
 /** `readyState` of a WebSocket on which no close frame was sent. */
@@ -66,6 +68,7 @@ export class Connection implements Holder {
   /** Of the bytes that wait for all clients. */
   readonly budget: MemoryBudget;
   readonly #stream: Duplex;
+  readonly #inflow: Inflow;
   #socket: WebSocket | undefined;
   #handler: ConnectionHandler | undefined;
   readonly #limits: Pick<Limits, "payloadBytes" | "pendingPongs">;
@@ -88,11 +91,14 @@ export class Connection implements Holder {
 
   /**
    * @param stream the connection, on which the handshake is still to be done
+   * @param head what has come after the request
    * @param rate how often the client may send; undefined without a bound
    */
   constructor(
     stream: Duplex,
+    head: Buffer,
     turn: FlushTurn,
+    line: InflowLine,
     counts: ClientCounts,
     client: ClientFacts,
     limits: Pick<Limits, "payloadBytes" | "pendingPongs">,
@@ -100,6 +106,7 @@ export class Connection implements Holder {
     rate?: Rate,
   ) {
     this.#stream = stream;
+    this.#inflow = new Inflow(stream, head, line);
     this.counts = counts;
     this.client = client;
     this.probe = turn.probe;
@@ -127,7 +134,7 @@ export class Connection implements Holder {
     this.#handler = handler;
     this.counts.opened.add(handler.protocol);
     const onBinary = (bytes: Buffer, offset: number, length: number): void => {
-      if (this.#rate !== undefined) this.#slowDown(this.#rate.spend());
+      this.#spend();
       this.#handler?.onBinary(bytes, offset, length);
     };
     const reader = new FrameReader(this.#stream, this.#limits.payloadBytes, onBinary);
@@ -136,15 +143,15 @@ export class Connection implements Holder {
         onBinary(data, 0, data.length);
         return;
       }
-      if (this.#rate !== undefined) this.#slowDown(this.#rate.spend());
+      this.#spend();
       this.#handler?.onText(data);
     });
     socket.on("ping", (data) => {
-      if (this.#rate !== undefined) this.#slowDown(this.#rate.spend());
+      this.#spend();
       this.#pong(data);
     });
     socket.on("pong", () => {
-      if (this.#rate !== undefined) this.#slowDown(this.#rate.spend());
+      this.#spend();
       this.#awaitingPong = false;
     });
     let mistaken = false;
@@ -167,6 +174,7 @@ export class Connection implements Holder {
       this.#handler?.onClosed(broken);
       onEnd(cause);
     });
+    this.#inflow.start();
   }
 
   /** Nobody listens to this connection any more. */
@@ -216,7 +224,7 @@ export class Connection implements Holder {
   pauseReading(): void {
     if (this.#paused) return;
     this.#paused = true;
-    if (this.#pause === undefined) this.#socket?.pause();
+    if (this.#pause === undefined) this.#inflow.pause();
   }
 
   resumeReading(): void {
@@ -240,7 +248,7 @@ export class Connection implements Holder {
    * read, and one that is still on its way through what was written before the ping.
    */
   checkPong(): void {
-    if (this.#paused || this.#pause !== undefined || !this.#awaitingPong) return;
+    if (this.#paused || this.#pause !== undefined || this.#inflow.isInLine || !this.#awaitingPong) return;
     if (this.#backlogAtPing && this.#taken() > this.#takenAtPing) return;
     this.#cause ??= "no-pong";
     this.#socket?.terminate();
@@ -274,7 +282,13 @@ export class Connection implements Holder {
   #read(): void {
     if (this.#paused || this.#pause !== undefined) return;
     this.#awaitingPong = false;
-    this.#socket?.resume();
+    this.#inflow.resume();
+  }
+
+  /** A message, a ping or a pong of the client. */
+  #spend(): void {
+    this.#inflow.handled++;
+    if (this.#rate !== undefined) this.#slowDown(this.#rate.spend());
   }
 
   /** Does not read a client that has sent more often than it may, for so many milliseconds. */
@@ -288,7 +302,7 @@ export class Connection implements Holder {
       if (more > 0) this.#slowDown(more);
       else this.#read();
     }, wait).unref();
-    if (!this.#paused) this.#socket?.pause();
+    if (!this.#paused) this.#inflow.pause();
   }
 
   /** Answers a ping. Answers wait for a client that does not read, and not without a bound. */

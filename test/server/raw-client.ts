@@ -97,7 +97,7 @@ export class RawClient {
 }
 
 /** A frame of a client, at most 65535 bytes. */
-function clientFrame(code: number, payload: Uint8Array, fin = true): Buffer {
+export function clientFrame(code: number, payload: Uint8Array, fin = true): Buffer {
   const head =
     payload.length < 126 ? [0x80 | payload.length] : [0x80 | 126, payload.length >> 8, payload.length & 0xff];
   return Buffer.concat([Buffer.from([(fin ? 0x80 : 0) | code, ...head, 0, 0, 0, 0]), payload]);

@@ -1,0 +1,122 @@
+import type { Duplex } from "node:stream";
+
+/** Bytes of a client that are handled at once. Most clients never send more before they are read again. */
+export const SLICE = 8192;
+/** What a turn handles of the clients in line: messages, or KiB where those are more. */
+const TURN = 256;
+
+/**
+ * Where clients wait that have sent more than is handled at once, as those do that flood. Each gets a slice in its
+ * turn, and a turn of the event loop only so many messages: whoever sends little, the guests and timers come in between.
+ */
+export class InflowLine {
+  /** In the order of their coming: a set keeps it, and forgets one of the middle. */
+  readonly #line = new Set<Inflow>();
+  #scheduled = false;
+
+  has(inflow: Inflow): boolean {
+    return this.#line.has(inflow);
+  }
+
+  join(inflow: Inflow): void {
+    this.#line.add(inflow);
+    this.#schedule();
+  }
+
+  leave(inflow: Inflow): void {
+    this.#line.delete(inflow);
+  }
+
+  #schedule(): void {
+    if (this.#scheduled) return;
+    this.#scheduled = true;
+    setImmediate(() => this.#serve());
+  }
+
+  #serve(): void {
+    this.#scheduled = false;
+    let work = 0;
+    // Who joins again meanwhile is at the end of it.
+    for (const inflow of this.#line) {
+      this.#line.delete(inflow);
+      work += inflow.serve();
+      if (work >= TURN) break;
+    }
+    if (this.#line.size > 0) this.#schedule();
+  }
+}
+
+/**
+ * What a client sends, in slices. Node gives 64 KiB at a time, and 32 times in a row where there is as much (libuv,
+ * uv__read): ten thousand small messages, all of them handled before anybody else is looked at. What is beyond a slice
+ * stays in the stream, so that nothing overtakes it, its end neither.
+ */
+export class Inflow {
+  /** Messages so far. */
+  handled = 0;
+  readonly #stream: Duplex;
+  readonly #line: InflowLine;
+  #paused = false;
+
+  /**
+   * @param stream before the handshake, so that ws finds it as it is left here
+   * @param head what has come with the request
+   */
+  constructor(stream: Duplex, head: Buffer, line: InflowLine) {
+    this.#stream = stream;
+    this.#line = line;
+    if (head.length > 0) {
+      stream.pause();
+      stream.unshift(head);
+    }
+    // Called by Node with each read of the socket (net.Socket, tls.TLSSocket: onStreamRead), with null at the end.
+    const push = stream.push.bind(stream);
+    stream.push = (chunk: Buffer | null): boolean => {
+      if (chunk === null || chunk.length <= SLICE || stream.readableFlowing !== true) return push(chunk);
+      push(chunk.subarray(0, SLICE));
+      // Unless it was the last that is of interest.
+      if (stream.readableFlowing && stream.listenerCount("data") > 0) this.#wait();
+      return push(chunk.subarray(SLICE));
+    };
+  }
+
+  /** The handshake is done, and somebody listens. */
+  start(): void {
+    if (this.#stream.readableLength > 0) this.#wait();
+  }
+
+  /** Something of it was read and is still to be handled, and the client is not paused. */
+  get isInLine(): boolean {
+    return this.#line.has(this);
+  }
+
+  pause(): void {
+    this.#paused = true;
+    this.#line.leave(this);
+    this.#stream.pause();
+  }
+
+  resume(): void {
+    this.#paused = false;
+    if (this.#stream.readableLength > 0) this.#wait();
+    else this.#stream.resume();
+  }
+
+  /**
+   * Handles a slice, for the line.
+   * @returns how much work it was
+   */
+  serve(): number {
+    const { handled } = this;
+    const bytes = Math.min(SLICE, this.#stream.readableLength);
+    // As any other data it goes to who listens.
+    if (bytes > 0) this.#stream.read(bytes);
+    if (!this.#paused) this.resume();
+    return Math.max(1, bytes >> 10, this.handled - handled);
+  }
+
+  #wait(): void {
+    this.#stream.pause();
+    this.#line.join(this);
+  }
+}
