@@ -1,5 +1,5 @@
 import { Session } from "node:inspector/promises";
-import { copyBytes } from "../../rpmsg/memory/copy-bytes.ts";
+import { copyWords, wordsOf } from "../../rpmsg/memory/copy-bytes.ts";
 import type { MemoryWindow } from "../../rpmsg/memory/guest-memory.ts";
 import { GuestMemory } from "../../rpmsg/memory/guest-memory.ts";
 import { heapRegion } from "../../rpmsg/memory/heap-memory.ts";
@@ -38,15 +38,14 @@ export interface QueueLoopResult {
  * of one index.
  */
 function makeBatch({ loop, size }: QueueLoopOptions): () => void {
-  const out = new Uint8Array(QUEUE_SIZE * BUFFER_SIZE);
+  const out = wordsOf(new ArrayBuffer(QUEUE_SIZE * BUFFER_SIZE));
   const { window, queue, offerAll } = makeRing(loop === "response");
   const header = new Uint32Array([1024, 1025, 0, size]);
   for (let i = 0; i < QUEUE_SIZE; i++) window.u32.set(header, (BUFFERS + i * BUFFER_SIZE) >> 2);
   if (loop === "memcpy") {
-    const { u8 } = window;
     return () => {
       for (let i = 0; i < QUEUE_SIZE; i++) {
-        copyBytes(u8, BUFFERS + i * BUFFER_SIZE + HEADER_SIZE, out, i * BUFFER_SIZE, size);
+        copyWords(window, BUFFERS + i * BUFFER_SIZE + HEADER_SIZE, out, i * BUFFER_SIZE, size);
       }
     };
   }
@@ -56,7 +55,7 @@ function makeBatch({ loop, size }: QueueLoopOptions): () => void {
       for (let i = 0; queue.peek(); i++) {
         const segment = queue.segments[0] as Segment;
         const length = (segment.window.u32[(segment.offset >> 2) + 3] as number) & 0xffff;
-        copyBytes(segment.window.u8, segment.offset + HEADER_SIZE, out, i * BUFFER_SIZE, length);
+        copyWords(segment.window, segment.offset + HEADER_SIZE, out, i * BUFFER_SIZE, length);
         queue.complete(0);
       }
       queue.publish();
@@ -65,7 +64,7 @@ function makeBatch({ loop, size }: QueueLoopOptions): () => void {
   return () => {
     offerAll();
     for (let i = 0; queue.peek(); i++) {
-      queue.writeMessage(header, out, i * BUFFER_SIZE, size);
+      queue.writeWords(header, out, i * BUFFER_SIZE, size);
       queue.complete(HEADER_SIZE + size);
     }
     queue.publish();

@@ -1,18 +1,18 @@
 import { FrontendError } from "../errors.ts";
-import { copyBytes } from "./copy-bytes.ts";
+import type { Words } from "./copy-bytes.ts";
+import { copyBytes, wordsOf } from "./copy-bytes.ts";
 
 /**
  * A piece of guest memory as typed arrays over one ArrayBuffer of at most 1 GiB (a larger view aborts Node 20).
  * Offsets in it therefore stay small integers, which keeps the hot path free of heap numbers.
  */
-export interface MemoryWindow {
+export interface MemoryWindow extends Words {
   /** Guest-physical address of byte 0. */
   readonly guestAddress: number;
   /** Frontend-virtual address of byte 0. */
   readonly userAddress: number;
   /** Bytes. */
   readonly size: number;
-  readonly u8: Uint8Array;
   readonly u16: Uint16Array;
   readonly u32: Uint32Array;
 }
@@ -35,11 +35,13 @@ export function memoryWindow(
   userAddress: number,
   buffer: ArrayBufferLike,
 ): MemoryWindow {
+  const { u8, i64 } = wordsOf(buffer);
   return {
     guestAddress,
     userAddress,
     size: buffer.byteLength,
-    u8: new Uint8Array(buffer),
+    u8,
+    i64,
     u16: new Uint16Array(buffer, 0, buffer.byteLength >> 1),
     u32: new Uint32Array(buffer, 0, buffer.byteLength >> 2),
   };

@@ -1,7 +1,8 @@
 import type { RunningRings, StoppedAt, TransportDevice } from "../device.ts";
 import { isResume, REQUEST_QUEUE, RESPONSE_QUEUE } from "../device.ts";
 import { GuestError } from "../errors.ts";
-import { copyBytes } from "../memory/copy-bytes.ts";
+import type { Words } from "../memory/copy-bytes.ts";
+import { copyWords } from "../memory/copy-bytes.ts";
 import type { DeviceQueue, Segment } from "../virtqueue/device-queue.ts";
 import { HEADER_SIZE } from "../wire/header.ts";
 import { RelayRings } from "./relay-rings.ts";
@@ -241,7 +242,7 @@ export class GuestRelay implements TransportDevice {
 
   #respondAll(rings: RelayRings, response: DeviceQueue): boolean {
     const from = rings.response;
-    const { u8, u32 } = rings.window;
+    const { u32 } = rings.window;
     const header = this.#header;
     from.wantCalls(false);
     for (let budget = TURN_BUDGET; budget > 0; ) {
@@ -270,7 +271,7 @@ export class GuestRelay implements TransportDevice {
       header[1] = u32[word + 1] as number;
       header[2] = u32[word + 2] as number;
       header[3] = u32[word + 3] as number;
-      response.writeMessage(header, u8, at + HEADER_SIZE, written - HEADER_SIZE);
+      response.writeWords(header, rings.window, at + HEADER_SIZE, written - HEADER_SIZE);
       response.complete(written);
     }
     return true;
@@ -320,7 +321,7 @@ export class GuestRelay implements TransportDevice {
         rings.request.wantCalls(false);
       }
       budget -= request.descriptorCount;
-      copyChain(request, rings.window.u8, at, bytes);
+      copyChain(request, rings.window, at, bytes);
       rings.offer(at, bytes);
       request.complete(0);
     }
@@ -349,11 +350,11 @@ export class GuestRelay implements TransportDevice {
 }
 
 /** Copies the first bytes of the current chain. */
-function copyChain(queue: DeviceQueue, to: Uint8Array, at: number, bytes: number): void {
+function copyChain(queue: DeviceQueue, to: Words, at: number, bytes: number): void {
   if (queue.readableCount === 1) {
     const { window, offset } = queue.segments[0] as Segment;
-    copyBytes(window.u8, offset, to, at, bytes);
+    copyWords(window, offset, to, at, bytes);
   } else if (bytes > 0) {
-    queue.gather(to.subarray(at, at + bytes), bytes);
+    queue.gather(to.u8.subarray(at, at + bytes), bytes);
   }
 }

@@ -1,9 +1,11 @@
 import { GuestError } from "../errors.ts";
-import { copyBytes } from "../memory/copy-bytes.ts";
+import type { Words } from "../memory/copy-bytes.ts";
+import { copyBytes, copyWords } from "../memory/copy-bytes.ts";
 import type { QueueLog } from "../memory/dirty-log.ts";
 import type { GuestMemory, MemoryWindow } from "../memory/guest-memory.ts";
+import { memoryWindow } from "../memory/guest-memory.ts";
 import type { InflightRegion } from "./inflight.ts";
-import type { RingSetup, RingViews } from "./layout.ts";
+import type { RingSetup } from "./layout.ts";
 import {
   DESCRIPTOR_SIZE,
   INDIRECT,
@@ -33,6 +35,9 @@ export interface Segment {
 
 const TWO_32 = 2 ** 32;
 
+/** Holds no buffer. */
+const NOWHERE = memoryWindow(0, 0, new ArrayBuffer(0));
+
 /**
  * The device side of a split virtqueue (virtio 1.3, 2.7).
  *
@@ -53,33 +58,43 @@ export class DeviceQueue {
   /** Descriptors of the current chain: what it cost to look at it. */
   descriptorCount = 0;
   /** Pieces of the current chain, reused from chain to chain; `segmentCount` are valid. */
-  readonly segments: Segment[] = [];
+  readonly segments: Segment[];
   segmentCount = 0;
   /** Where writes are logged; undefined: nowhere. May be changed at any time. */
   log: QueueLog | undefined;
 
-  readonly size: number;
+  // What is a number is one from the start: V8 then need not look at each use whether it still is.
+  readonly size: number = 0;
   readonly #setup: RingSetup;
   readonly #memory: GuestMemory;
-  readonly #mask: number;
+  readonly #mask: number = 0;
   readonly #indirect: boolean;
   readonly #eventIndex: boolean;
-  readonly #ring: RingViews;
+  readonly #descriptors: Uint32Array;
+  readonly #available: Uint16Array;
+  readonly #used: Uint16Array;
+  readonly #usedElements: Uint32Array;
   readonly #inflight: InflightRegion | undefined;
   /** Chains that a predecessor had taken and not given back: they come before those of the available ring. */
   #again: number[] | undefined;
   /** Window of the last buffer: nearly always that of the next one. */
-  #lastWindow: MemoryWindow | undefined;
+  #near = NOWHERE;
+  /** Where it begins, in halves, and how many bytes of it have addresses with the same upper half. */
+  #nearLow = 0;
+  #nearHigh = 0;
+  #nearSize = 0;
+  /** The first of `segments`. */
+  readonly #first: Segment = { window: NOWHERE, offset: 0, length: 0 };
   readonly #entry8 = new Uint8Array(DESCRIPTOR_SIZE);
   readonly #entry32 = new Uint32Array(this.#entry8.buffer);
 
   #current = false;
   #writableSeen = false;
-  #nextAvailable: number;
+  #nextAvailable = 0;
   /** The driver's idx as last read: entries before it need no barrier. */
-  #seenAvailable: number;
-  #nextUsed: number;
-  #publishedUsed: number;
+  #seenAvailable = 0;
+  #nextUsed = 0;
+  #publishedUsed = 0;
   /** Undefined until the flag was written once: a stop may have left either value in the ring. */
   #kicksWanted: boolean | undefined;
 
@@ -90,14 +105,19 @@ export class DeviceQueue {
    * @throws FrontendError ring-size, ring-range, ring-alignment
    */
   constructor(setup: RingSetup, base: number, inflight?: InflightRegion) {
-    this.#ring = mapRing(setup);
+    const ring = mapRing(setup);
+    this.#descriptors = ring.descriptors;
+    this.#available = ring.available;
+    this.#used = ring.used;
+    this.#usedElements = ring.usedElements;
     this.#setup = setup;
+    this.segments = [this.#first];
     this.#memory = setup.memory;
     this.size = setup.size;
     this.#mask = setup.size - 1;
     this.#indirect = setup.indirect;
     this.#eventIndex = setup.eventIndex;
-    this.#nextUsed = Atomics.load(this.#ring.used, this.#ring.usedBase + 1);
+    this.#nextUsed = Atomics.load(this.#used, 1);
     this.#publishedUsed = this.#nextUsed;
     this.#inflight = inflight;
     const taken = inflight?.recover(this.#nextUsed)?.filter((head) => head < setup.size);
@@ -112,15 +132,12 @@ export class DeviceQueue {
 
   /** First descriptors of the chains that the driver has made available and that were not given back yet. */
   posted(): number[] {
-    const ring = this.#ring;
-    const index = Atomics.load(ring.available, ring.availableBase + 1);
+    const index = Atomics.load(this.#available, 1);
     const count = (index - this.#nextAvailable) & 0xffff;
     const heads = [...(this.#again ?? [])];
     // A broken driver's index says nothing.
     for (let i = 0; count <= this.size && i < count; i++) {
-      const head = ring.available[
-        ring.availableBase + 2 + ((this.#nextAvailable + i) & this.#mask)
-      ] as number;
+      const head = this.#available[2 + ((this.#nextAvailable + i) & this.#mask)] as number;
       if (head < this.size) heads.push(head);
     }
     return heads;
@@ -128,8 +145,7 @@ export class DeviceQueue {
 
   /** How many chains the driver has made available that were not taken yet; 0 where its index says nothing. */
   get waiting(): number {
-    const ring = this.#ring;
-    const index = Atomics.load(ring.available, ring.availableBase + 1);
+    const index = Atomics.load(this.#available, 1);
     const count = ((index - this.#nextAvailable) & 0xffff) + (this.#again?.length ?? 0);
     return count > this.size ? 0 : count;
   }
@@ -141,26 +157,51 @@ export class DeviceQueue {
    */
   peek(): boolean {
     if (this.#current) return true;
-    const ring = this.#ring;
-    let head: number;
-    if (this.#again === undefined) {
-      const next = this.#nextAvailable;
-      if (next === this.#seenAvailable && !this.#refresh()) return false;
-      head = ring.available[ring.availableBase + 2 + (next & this.#mask)] as number;
-      if (head >= this.size) {
-        throw new GuestError("descriptor-index", `available entry names descriptor ${head} of ${this.size}`);
-      }
-    } else {
-      head = this.#again[0] as number;
+    const next = this.#nextAvailable;
+    const head =
+      next === this.#seenAvailable ? this.#look() : (this.#available[2 + (next & this.#mask)] as number);
+    if (head < 0) return false;
+    if (head >= this.size) {
+      throw new GuestError("descriptor-index", `available entry names descriptor ${head} of ${this.size}`);
     }
+    const table = this.#descriptors;
+    const at = head << 2;
+    const low = table[at] as number;
+    const high = table[at | 1] as number;
+    const bytes = table[at | 2] as number;
+    const flagsAndNext = table[at | 3] as number;
     this.head = head;
-    this.readableLength = 0;
-    this.readableCount = 0;
-    this.writableLength = 0;
-    this.segmentCount = 0;
-    this.descriptorCount = 0;
-    this.#writableSeen = false;
-    this.#walk(ring.descriptors, ring.descriptorBase, head);
+    // What nearly every chain is: one buffer, whole in the window of the last one. Offset and length are right where they
+    // are within the window, which has at most 1 GiB; what does not fit 32 bits comes out as negative or beyond it.
+    const offset = (low - this.#nearLow) | 0;
+    const length = bytes | 0;
+    const flags = flagsAndNext & 0xffff;
+    if (
+      (flags & ~WRITE) !== 0 ||
+      (high | 0) !== this.#nearHigh ||
+      offset < 0 ||
+      length <= 0 ||
+      offset > this.#nearSize - length
+    ) {
+      this.#walk(high * TWO_32 + low, bytes, flagsAndNext);
+      this.#current = true;
+      return true;
+    }
+    const segment = this.#first;
+    if (segment.window !== this.#near) segment.window = this.#near;
+    segment.offset = offset;
+    segment.length = length;
+    if (flags === 0) {
+      this.readableLength = length;
+      this.readableCount = 1;
+      this.writableLength = 0;
+    } else {
+      this.readableLength = 0;
+      this.readableCount = 0;
+      this.writableLength = length;
+    }
+    this.segmentCount = 1;
+    this.descriptorCount = 1;
     this.#current = true;
     return true;
   }
@@ -195,11 +236,10 @@ export class DeviceQueue {
   complete(written: number): void {
     if (!this.#current || written > this.writableLength)
       throw new RangeError("no chain, or more written than it holds");
-    const ring = this.#ring;
     const used = this.#nextUsed & this.#mask;
-    const element = (ring.usedBase >> 1) + 1 + (used << 1);
-    ring.used32[element] = this.head;
-    ring.used32[element + 1] = written;
+    const element = used << 1;
+    this.#usedElements[element] = this.head;
+    this.#usedElements[element | 1] = written;
     if (this.log !== undefined) this.#logUsed(4 + 8 * used, 8);
     this.#current = false;
     if (this.#inflight === undefined) this.#nextAvailable = (this.#nextAvailable + 1) & 0xffff;
@@ -216,15 +256,14 @@ export class DeviceQueue {
     const after = this.#nextUsed;
     if (before === after) return false;
     this.#publishedUsed = after;
-    const ring = this.#ring;
     // A full fence on both sides: the elements are visible before the index, the index before the flags are read.
-    Atomics.store(ring.used, ring.usedBase + 1, after);
+    Atomics.store(this.#used, 1, after);
     if (this.#inflight !== undefined) this.#inflight.settle(after);
     if (this.log !== undefined) this.#logUsed(2, 2);
     if (this.#eventIndex) {
-      return needsEvent(Atomics.load(ring.available, ring.availableBase + 2 + this.size), after, before);
+      return needsEvent(Atomics.load(this.#available, 2 + this.size), after, before);
     }
-    return (Atomics.load(ring.available, ring.availableBase) & NO_INTERRUPT) === 0;
+    return (Atomics.load(this.#available, 0) & NO_INTERRUPT) === 0;
   }
 
   /**
@@ -232,15 +271,14 @@ export class DeviceQueue {
    * once more: the driver may have looked at the flag just before.
    */
   wantKicks(wanted: boolean): void {
-    const ring = this.#ring;
     if (this.#eventIndex) {
       // There is no way to say "never" but to leave the index behind.
       if (!wanted) return;
-      Atomics.store(ring.used, ring.usedBase + 2 + 4 * this.size, this.#nextAvailable);
+      Atomics.store(this.#used, 2 + 4 * this.size, this.#nextAvailable);
       if (this.log !== undefined) this.#logUsed(4 + 8 * this.size, 2);
     } else if (wanted !== this.#kicksWanted) {
       this.#kicksWanted = wanted;
-      Atomics.store(ring.used, ring.usedBase, wanted ? 0 : NO_NOTIFY);
+      Atomics.store(this.#used, 0, wanted ? 0 : NO_NOTIFY);
       if (this.log !== undefined) this.#logUsed(0, 2);
     }
   }
@@ -262,20 +300,43 @@ export class DeviceQueue {
    * @param header four 32-bit words
    */
   writeMessage(header: Uint32Array, source: Uint8Array, sourceOffset: number, length: number): void {
-    const { window, offset, length: room } = this.segments[this.readableCount] as Segment;
-    if (room < 16 + length || (offset & 3) !== 0) {
-      this.#scatter(0, new Uint8Array(header.buffer, header.byteOffset, 16), 0, 16);
-      this.#scatter(16, source, sourceOffset, length);
-      return;
+    const to = this.#writeHeader(header, length);
+    if (to === undefined) {
+      this.#scatterMessage(header, source, sourceOffset, length);
+    } else {
+      copyBytes(source, sourceOffset, to.window.u8, to.offset + 16, length);
+      if (this.log !== undefined) this.log.pages.mark(to.window.guestAddress + to.offset, 16 + length);
     }
+  }
+
+  /** As `writeMessage`, from where bytes can be read in words. */
+  writeWords(header: Uint32Array, source: Words, sourceOffset: number, length: number): void {
+    const to = this.#writeHeader(header, length);
+    if (to === undefined) {
+      this.#scatterMessage(header, source.u8, sourceOffset, length);
+    } else {
+      copyWords(source, sourceOffset, to.window, to.offset + 16, length);
+      if (this.log !== undefined) this.log.pages.mark(to.window.guestAddress + to.offset, 16 + length);
+    }
+  }
+
+  /** @returns where the message goes on; undefined, and nothing is written, where it takes pieces or is not aligned */
+  #writeHeader(header: Uint32Array, length: number): Segment | undefined {
+    const to = this.segments[this.readableCount] as Segment;
+    const { window, offset } = to;
+    if (to.length < 16 + length || (offset & 3) !== 0) return undefined;
     const words = window.u32;
     const word = offset >> 2;
     words[word] = header[0] as number;
     words[word + 1] = header[1] as number;
     words[word + 2] = header[2] as number;
     words[word + 3] = header[3] as number;
-    copyBytes(source, sourceOffset, window.u8, offset + 16, length);
-    if (this.log !== undefined) this.log.pages.mark(window.guestAddress + offset, 16 + length);
+    return to;
+  }
+
+  #scatterMessage(header: Uint32Array, source: Uint8Array, sourceOffset: number, length: number): void {
+    this.#scatter(0, new Uint8Array(header.buffer, header.byteOffset, 16), 0, 16);
+    this.#scatter(16, source, sourceOffset, length);
   }
 
   /** Copies bytes into the writable part of the current chain, `at` bytes from its start; they must fit. */
@@ -316,9 +377,13 @@ export class DeviceQueue {
     if (used !== undefined) pages.mark(used + offset, length);
   }
 
-  #refresh(): boolean {
-    const ring = this.#ring;
-    const index = Atomics.load(ring.available, ring.availableBase + 1);
+  /**
+   * Looks for more chains than the driver was seen to have made available.
+   * @returns the first descriptor of the next one, -1 when there is none
+   */
+  #look(): number {
+    if (this.#again !== undefined) return this.#again[0] as number;
+    const index = Atomics.load(this.#available, 1);
     // A full ring is `size` ahead; more, or less than before, is a broken driver.
     if (((index - this.#nextAvailable) & 0xffff) > this.size) {
       throw new GuestError(
@@ -327,32 +392,41 @@ export class DeviceQueue {
       );
     }
     this.#seenAvailable = index;
-    return index !== this.#nextAvailable;
+    if (index === this.#nextAvailable) return -1;
+    return this.#available[2 + (this.#nextAvailable & this.#mask)] as number;
   }
 
-  /** Walks a chain in the descriptor table (virtio 1.3, 2.7.5). */
-  #walk(table: Uint32Array, base: number, head: number): void {
-    let index = head;
+  /** Walks a chain in the descriptor table (virtio 1.3, 2.7.5), whose first descriptor is this. */
+  #walk(firstAddress: number, firstLength: number, firstFlagsAndNext: number): void {
+    this.readableLength = 0;
+    this.readableCount = 0;
+    this.writableLength = 0;
+    this.segmentCount = 0;
+    this.descriptorCount = 0;
+    this.#writableSeen = false;
+    const table = this.#descriptors;
+    let address = firstAddress;
+    let length = firstLength;
+    let flagsAndNext = firstFlagsAndNext;
     for (;;) {
-      const at = base + (index << 2);
-      const low = table[at] as number;
-      const high = table[at + 1] as number;
-      const length = table[at + 2] as number;
-      const flagsAndNext = table[at + 3] as number;
       const flags = flagsAndNext & 0xffff;
       if ((flags & INDIRECT) !== 0) {
         if (!this.#indirect)
           throw new GuestError("indirect-not-negotiated", "an indirect descriptor was not negotiated");
         if ((flags & NEXT) !== 0)
           throw new GuestError("indirect-with-next", "an indirect descriptor has a next one");
-        this.#walkIndirect(high * TWO_32 + low, length);
+        this.#walkIndirect(address, length);
         return;
       }
-      this.#add(high * TWO_32 + low, length, (flags & WRITE) !== 0);
+      this.#add(address, length, (flags & WRITE) !== 0);
       if ((flags & NEXT) === 0) return;
-      index = flagsAndNext >>> 16;
+      const index = flagsAndNext >>> 16;
       if (index >= this.size)
         throw new GuestError("descriptor-index", `a chain goes on at ${index} of ${this.size}`);
+      const at = index << 2;
+      address = (table[at | 1] as number) * TWO_32 + (table[at] as number);
+      length = table[at | 2] as number;
+      flagsAndNext = table[at | 3] as number;
     }
   }
 
@@ -406,29 +480,39 @@ export class DeviceQueue {
     let left = length;
     // An empty buffer is never touched, so that its address does not matter.
     while (left > 0) {
-      let window = this.#lastWindow;
-      let offset = window === undefined ? -1 : at - window.guestAddress;
-      if (window === undefined || offset < 0 || offset + left > window.size) {
-        window = this.#memory.find(at, left) ?? this.#memory.findLongest(at);
-        if (window === undefined) {
+      let window = this.#near;
+      let offset = at - window.guestAddress;
+      if (offset < 0 || offset + left > window.size) {
+        const found = this.#memory.find(at, left) ?? this.#memory.findLongest(at);
+        if (found === undefined) {
           throw new GuestError("descriptor-range", `a buffer at 0x${at.toString(16)} is not in guest memory`);
         }
-        this.#lastWindow = window;
+        window = found;
+        this.#approach(window);
         offset = at - window.guestAddress;
       }
       const part = Math.min(left, window.size - offset);
       const segment = this.segments[this.segmentCount];
       if (segment === undefined) {
-        this.segments[this.segmentCount] = { window, offset, length: part };
+        this.segments[this.segmentCount] = { window, offset: offset | 0, length: part | 0 };
       } else {
         segment.window = window;
-        segment.offset = offset;
-        segment.length = part;
+        segment.offset = offset | 0;
+        segment.length = part | 0;
       }
       this.segmentCount++;
       if (!writable) this.readableCount++;
       at += part;
       left -= part;
     }
+  }
+
+  /** Looks for the next buffers in this window first. */
+  #approach(window: MemoryWindow): void {
+    const start = window.guestAddress;
+    this.#near = window;
+    this.#nearLow = start | 0;
+    this.#nearHigh = Math.floor(start / TWO_32) | 0;
+    this.#nearSize = Math.min(window.size, TWO_32 - (start % TWO_32));
   }
 }

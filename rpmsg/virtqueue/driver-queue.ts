@@ -163,11 +163,11 @@ export class DriverQueue {
     if (before === after) return false;
     this.#publishedAvailable = after;
     const ring = this.#ring;
-    Atomics.store(ring.available, ring.availableBase + 1, after);
+    Atomics.store(ring.available, 1, after);
     if (this.#eventIndex) {
-      return needsEvent(Atomics.load(ring.used, ring.usedBase + 2 + 4 * this.size), after, before);
+      return needsEvent(Atomics.load(ring.used, 2 + 4 * this.size), after, before);
     }
-    return (Atomics.load(ring.used, ring.usedBase) & NO_NOTIFY) === 0;
+    return (Atomics.load(ring.used, 0) & NO_NOTIFY) === 0;
   }
 
   /**
@@ -179,16 +179,16 @@ export class DriverQueue {
     const ring = this.#ring;
     const next = this.#nextUsed;
     if (next === this.#seenUsed) {
-      const index = Atomics.load(ring.used, ring.usedBase + 1);
+      const index = Atomics.load(ring.used, 1);
       if (((index - next) & 0xffff) > this.size) {
         throw new GuestError("used-index-jump", `used index went from ${next} to ${index}`);
       }
       this.#seenUsed = index;
       if (index === next) return -1;
     }
-    const element = (ring.usedBase >> 1) + 1 + ((next & this.#mask) << 1);
-    const head = ring.used32[element] as number;
-    const length = ring.used32[element + 1] as number;
+    const element = (next & this.#mask) << 1;
+    const head = ring.usedElements[element] as number;
+    const length = ring.usedElements[element + 1] as number;
     const descriptors = head < this.size ? (this.#chainLength[head] as number) : 0;
     if (descriptors === 0)
       throw new GuestError("used-unknown-id", `used element names ${head}, which is not out`);
@@ -211,17 +211,17 @@ export class DriverQueue {
   wantCalls(wanted: boolean): void {
     const ring = this.#ring;
     if (this.#eventIndex) {
-      if (wanted) Atomics.store(ring.available, ring.availableBase + 2 + this.size, this.#nextUsed);
+      if (wanted) Atomics.store(ring.available, 2 + this.size, this.#nextUsed);
     } else if (wanted !== this.#callsWanted) {
       this.#callsWanted = wanted;
-      Atomics.store(ring.available, ring.availableBase, wanted ? 0 : NO_INTERRUPT);
+      Atomics.store(ring.available, 0, wanted ? 0 : NO_INTERRUPT);
     }
     if (wanted) this.#seenUsed = this.#nextUsed;
   }
 
   #describe(index: number, address: number, length: number, flags: number, next: number): void {
     const table = this.#ring.descriptors;
-    const at = this.#ring.descriptorBase + (index << 2);
+    const at = index << 2;
     table[at] = address;
     table[at + 1] = address < TWO_32 ? 0 : Math.floor(address / TWO_32);
     table[at + 2] = length;
@@ -230,7 +230,7 @@ export class DriverQueue {
 
   #offer(head: number): void {
     const ring = this.#ring;
-    ring.available[ring.availableBase + 2 + (this.#nextAvailable & this.#mask)] = head;
+    ring.available[2 + (this.#nextAvailable & this.#mask)] = head;
     this.#nextAvailable = (this.#nextAvailable + 1) & 0xffff;
   }
 }

@@ -44,19 +44,16 @@ export interface RingSetup {
   eventIndex: boolean;
 }
 
-/** Views of a ring. Positions count elements of the array that they are used with. */
+/** Views of a ring: each is exactly its part, so that positions in it are small and its bounds are the ring's. */
 export interface RingViews {
+  /** Four elements an entry. */
   readonly descriptors: Uint32Array;
-  /** Position of descriptor 0 in `descriptors`; an entry is four elements. */
-  readonly descriptorBase: number;
+  /** flags, idx, ring[size], used_event. */
   readonly available: Uint16Array;
-  /** Position of the available ring's flags; then idx, ring[size], used_event. */
-  readonly availableBase: number;
+  /** flags, idx, ring[size] of four elements each, avail_event. */
   readonly used: Uint16Array;
-  /** The same memory as `used`, for the 32-bit elements. */
-  readonly used32: Uint32Array;
-  /** Position of the used ring's flags; then idx, ring[size] of four elements each, avail_event. */
-  readonly usedBase: number;
+  /** The ring[size] of the used ring: id and len of each. */
+  readonly usedElements: Uint32Array;
 }
 
 export function isQueueSize(size: number): boolean {
@@ -79,14 +76,13 @@ export function mapRing(setup: RingSetup): RingViews {
   const [descriptors, descriptorOffset] = locate(memory, addresses.descriptors, bytes.descriptors, 16);
   const [available, availableOffset] = locate(memory, addresses.available, bytes.available, 2);
   const [used, usedOffset] = locate(memory, addresses.used, bytes.used, 4);
+  const [table, driver, device] = [descriptorOffset >> 2, availableOffset >> 1, usedOffset >> 1];
+  const elements = (usedOffset >> 2) + 1;
   return {
-    descriptors: descriptors.u32,
-    descriptorBase: descriptorOffset >> 2,
-    available: available.u16,
-    availableBase: availableOffset >> 1,
-    used: used.u16,
-    used32: used.u32,
-    usedBase: usedOffset >> 1,
+    descriptors: descriptors.u32.subarray(table, table + 4 * size),
+    available: available.u16.subarray(driver, driver + 3 + size),
+    used: used.u16.subarray(device, device + 3 + 4 * size),
+    usedElements: used.u32.subarray(elements, elements + 2 * size),
   };
 }
 

@@ -1,9 +1,10 @@
+import { wordsOf } from "../../../rpmsg/memory/copy-bytes.ts";
 import type { MemoryRegion, MemoryWindow } from "../../../rpmsg/memory/guest-memory.ts";
 
 /**
  * A region that is seen through windows of `windowSize` bytes, `overlap` of them shared with the next: as mapped memory,
  * but small.
- * @param buffer where its bytes are, from `at` on, a multiple of 4
+ * @param buffer where its bytes are, from `at` on, a multiple of 8, as the windows are
  */
 export function windowedRegion(
   guestAddress: number,
@@ -21,7 +22,7 @@ export function windowedRegion(
       guestAddress: guestAddress + offset,
       userAddress: userAddress + offset,
       size: length,
-      u8: new Uint8Array(buffer, at + offset, length),
+      ...wordsOf(buffer, at + offset, length),
       u16: new Uint16Array(buffer, at + offset, length >> 1),
       u32: new Uint32Array(buffer, at + offset, length >> 2),
     });

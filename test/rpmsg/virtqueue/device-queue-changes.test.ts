@@ -21,15 +21,20 @@ function changing(later: number, words: readonly number[]) {
   const window = windowOf(table);
   window.u32.set(words);
   const reads = new Map<string, number>();
-  const u32 = new Proxy(window.u32, {
-    get(target, key) {
-      const count = (reads.get(String(key)) ?? 0) + 1;
-      reads.set(String(key), count);
-      return count > 1 && typeof key === "string" && /^\d+$/.test(key)
-        ? later
-        : Reflect.get(target, key, target);
-    },
-  });
+  const changingWords = (array: Uint32Array): Uint32Array =>
+    new Proxy(array, {
+      get(target, key) {
+        // A view of a part of the table sees it change, too.
+        if (key === "subarray")
+          return (begin: number, end: number) => changingWords(target.subarray(begin, end));
+        const count = (reads.get(String(key)) ?? 0) + 1;
+        reads.set(String(key), count);
+        return count > 1 && typeof key === "string" && /^\d+$/.test(key)
+          ? later
+          : Reflect.get(target, key, target);
+      },
+    });
+  const u32 = changingWords(window.u32);
   memory.add({ ...table, windows: [{ ...window, u32 }] });
   const rings = heapRegion(RINGS, 0x2000);
   memory.add(rings);

@@ -174,6 +174,7 @@ describe("the device side of a queue takes", () => {
       const nothing = new ArrayBuffer(0);
       const views = {
         u8: new Uint8Array(nothing),
+        i64: new BigInt64Array(nothing),
         u16: new Uint16Array(nothing),
         u32: new Uint32Array(nothing),
       };

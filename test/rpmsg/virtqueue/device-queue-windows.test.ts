@@ -121,3 +121,80 @@ describe("a buffer that crosses windows and regions", () => {
     expect(queue).toMatchObject({ readableLength: 11, descriptorCount: 2 });
   });
 });
+
+describe("a buffer behind one that was in the same window", () => {
+  const size = 0x1000;
+  const wrap = 2 ** 32;
+
+  // Addresses have 64 bits, small integers of V8 32: in each half, across their border, and with a sign.
+  it.each([
+    ["low", 0x1000_0000],
+    ["with the sign of 32 bits", 0x9000_0000],
+    ["across 2^32", wrap - size / 2],
+    ["up to 2^32", wrap - size],
+    ["at 2^32", wrap],
+    ["beyond 32 bits", 0x1_2345_6000],
+    ["with the sign of 32 bits in its upper half", 0x8_9234_5000],
+    ["at the end of the numbers", 2 ** 53 - 2 * size],
+  ])("is found where it is, and only there: %s", (_, start) => {
+    const inside = [0, 16, size / 2 - 16, size / 2 - 8, size / 2, size - 16].map((at) => [at, 16] as const);
+    const outside = [
+      ...[-16, -1, size - 15, size, wrap / 2, wrap, wrap + 16, wrap - size / 2, -wrap, 16 - wrap].map(
+        (at) => [at, 16] as const,
+      ),
+      ...[size + 1, 0x4000_0000, 0x7fff_ffff, 0x8000_0000, 0xffff_ffff].map((length) => [0, length] as const),
+      [16, 0xffff_fff8] as const,
+    ];
+    for (const [at, length] of [...inside, ...outside.filter(([place]) => start + place >= 0)]) {
+      for (const flags of [0, WRITE]) {
+        const ring = new RawRing();
+        ring.memory.add(heapRegion(start, size, 0x6000_0000));
+        const queue = ring.device();
+        ring.chain([{ address: start + 32, length: 32 }]);
+        expect(queue.peek()).toBe(true);
+        queue.complete(0);
+        ring.chain([{ address: start + at, length, flags }]);
+        const code = codeOf(() => queue.peek());
+        if (code !== undefined) {
+          expect([at, code]).toEqual([at, "descriptor-range"]);
+          expect(outside).toContainEqual([at, length]);
+          continue;
+        }
+        expect(inside).toContainEqual([at, length]);
+        const [segment] = queue.segments;
+        expect(segment).toMatchObject({ window: { guestAddress: start }, offset: at, length });
+        const written = flags === WRITE;
+        expect(queue).toMatchObject({
+          descriptorCount: 1,
+          segmentCount: 1,
+          readableCount: written ? 0 : 1,
+          readableLength: written ? 0 : length,
+          writableLength: written ? length : 0,
+        });
+      }
+    }
+  });
+
+  it("may lie in another window after one that took both", () => {
+    const ring = new RawRing();
+    const far = 0x9_0000_0000;
+    // Windows [0, 64) [48, 112) [96, 128).
+    const { bytes, ...windowed } = windowedRegion(far, 0x5000_0000, 128, 64, 16);
+    ring.memory.add(windowed);
+    const content = "0123456789".repeat(13).slice(0, 128);
+    bytes.set(Buffer.from(content));
+    const queue = ring.device();
+    for (const [from, length] of [
+      [0, 8],
+      [40, 60],
+      [100, 4],
+      [90, 38],
+      [4, 8],
+    ] as const) {
+      ring.chain([{ address: far + from, length }]);
+      expect(queue.peek()).toBe(true);
+      expect(gathered(queue)).toBe(content.slice(from, from + length));
+      queue.complete(0);
+    }
+  });
+});

@@ -59,10 +59,10 @@ describe("a ring in memory", () => {
     memory.add(region);
     const views = mapRing({ ...setup({}), memory });
     const bytes = region.windows[0]?.u8 ?? new Uint8Array();
-    views.descriptors[views.descriptorBase + 4] = 1;
-    views.available[views.availableBase + 1] = 2;
-    views.used[views.usedBase + 1] = 3;
-    views.used32[(views.usedBase >> 1) + 1] = 4;
+    views.descriptors[4] = 1;
+    views.available[1] = 2;
+    views.used[1] = 3;
+    views.usedElements[0] = 4;
     expect([bytes[0x110], bytes[0x182], bytes[0x202], bytes[0x204]]).toEqual([1, 2, 3, 4]);
   });
 
@@ -113,7 +113,7 @@ describe("a ring in memory", () => {
     const windows = new GuestMemory();
     windows.add(windowedRegion(GUEST, USER, 0x1000, 0x120, 0x40));
     const views = mapRing({ ...setup({}), memory: windows });
-    expect(views.descriptors.byteOffset + 4 * views.descriptorBase).toBe(0x100);
+    expect(views.descriptors.byteOffset).toBe(0x100);
   });
 });
 
