@@ -19,7 +19,7 @@ export class MuxConnection implements ConnectionHandler, Multiplexer {
   /** Those of them that are down. */
   readonly #waiting = new Set<Subscription>();
   #retryScheduled = false;
-  /** Bytes of control frames since the client had taken everything. */
+  /** Bytes of answers since the client had taken everything. */
   #answered = 0;
   #closed = false;
   emptied = 0;
@@ -112,12 +112,12 @@ export class MuxConnection implements ConnectionHandler, Multiplexer {
     this.retry((each) => each === subscription);
   }
 
-  tell(frame: MuxServerFrame): void {
+  tell(frame: MuxServerFrame, isAnswer = true): void {
     const { rejected } = this.connection.counts;
     if (frame.type === "error") rejected.frame.add(frame.code);
     else if (frame.type === "unsubscribed" && frame.code !== undefined) rejected.subscription.add(frame.code);
     const text = JSON.stringify(frame);
-    this.#answered += text.length;
+    if (isAnswer) this.#answered += text.length;
     this.connection.text(text);
   }
 
@@ -145,7 +145,7 @@ export class MuxConnection implements ConnectionHandler, Multiplexer {
     }
   }
 
-  /** Ends a client that asks and does not read the answers. What a reset brings at once has been asked for long before. */
+  /** Ends a client that asks and does not read the answers. */
   #endDeaf(): boolean {
     const deaf = Math.min(this.pendingBytes, this.#answered) > 2 * this.#limits.slowReaderBytes;
     if (deaf) this.onTooMuch("slow reader: too many answers wait");

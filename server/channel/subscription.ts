@@ -39,7 +39,8 @@ export interface Multiplexer {
   readonly pendingBytes: number;
   /** Grows whenever the client is seen to have taken everything. */
   readonly emptied: number;
-  tell(frame: MuxServerFrame): void;
+  /** @param isAnswer a client that lets too many of them wait is slow */
+  tell(frame: MuxServerFrame, isAnswer?: boolean): void;
   /** A subscription is over. */
   forget(sub: number): void;
   /** A subscription is down, and to be tried again when something changes. */
@@ -255,12 +256,12 @@ export class Subscription implements ChannelEvents<number>, OutflowSink {
   }
 
   onUndelivered(code: UndeliveredCode, id: number | undefined): void {
-    this.#fail(code, errorAdvice[code], id);
+    this.#fail(code, errorAdvice[code], id, code !== "guest-gone");
     this.#giveCredit();
   }
 
   onUnconfirmed(id: number | undefined): void {
-    this.#fail("guest-gone", "the guest was reset and may not have read this message", id);
+    this.#fail("guest-gone", "the guest was reset and may not have read this message", id, false);
   }
 
   #tellSent(id: number | undefined): void {
@@ -313,8 +314,12 @@ export class Subscription implements ChannelEvents<number>, OutflowSink {
     return { endpointState, guestState };
   }
 
-  #fail(code: ErrorCode, message: string, id: number | undefined): void {
-    this.#mux.tell({ type: "error", sub: this.#sub, ...(id !== undefined && { id }), code, message });
+  /** @param isAnswer what a reset brings is none: all at once, an error for each message that waited or lay unread */
+  #fail(code: ErrorCode, message: string, id: number | undefined, isAnswer = true): void {
+    this.#mux.tell(
+      { type: "error", sub: this.#sub, ...(id !== undefined && { id }), code, message },
+      isAnswer,
+    );
   }
 
   #over(code: ErrorCode): void {

@@ -1,9 +1,10 @@
+import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import type { Service, ServiceContext } from "../../guest/index.ts";
 import { EmulatedGuest, echo } from "../../guest/index.ts";
 import type { MuxFrame } from "./mux-client.ts";
 import { emulatedBridge, MuxClient, PEER } from "./mux-client.ts";
-import { eventually } from "./support.ts";
+import { eventually, testDirectory } from "./support.ts";
 import { Valve, vhostBridge } from "./vhost-guest.ts";
 
 const downUp = { name: "service", address: 1040 };
@@ -111,6 +112,32 @@ describe("a reset of the guest", () => {
       unconfirmed: 8,
       undelivered: 4,
     });
+  });
+
+  test("brings many errors at once: a client that goes on asking before it could read them is not slow", async () => {
+    const path = join(testDirectory(), "bridge.sock");
+    const guest = new EmulatedGuest({ profile: "rpmsg-lite", services: { valve: new Valve().factory } });
+    // The kernel takes some 200 KB for a Unix socket.
+    const limits = { slowReaderBytes: 16_384 };
+    await emulatedBridge({ demo: guest }, { listen: `unix:${path}`, limits });
+    const client = await MuxClient.open(`ws+unix:${path}:`);
+    const subs = [1, 2, 3];
+    for (const sub of subs) await client.subscribed(sub, "/ws/v1/demo/valve");
+    const count = 3000;
+    for (const sub of subs) for (let number = 1; number <= count; number++) client.send(sub, "", number);
+    await client.settled();
+    client.socket.pause();
+    await guest.reboot();
+    client.control({ type: "ping" });
+    client.socket.resume();
+    await client.take("pong");
+    for (const sub of subs) {
+      const errors = client.of(sub).filter((each) => each.type === "error");
+      expect(errors.map(({ id }) => id ?? 0).toSorted((a, b) => a - b)).toEqual(
+        Array.from({ length: count }, (_, i) => i + 1),
+      );
+      expect(client.of(sub).at(-1)).toMatchObject({ type: "subscribed", generation: 2 });
+    }
   });
 
   test("what was read is not reported", async () => {

@@ -99,7 +99,7 @@ class MixedRun {
     const config: MixedConfig = {
       listen: `unix:${this.#socketPath}`,
       endpoints: [...up, { name: "host", address: 1040 }],
-      // All of a mux socket is read by one turn of this process: with a busy machine it is no slow reader for that.
+      // On a busy machine much waits when a reset comes: each of it is an error, all of them at once for a mux socket.
       limits: { slowReaderBytes: 2 ** 18, pauseTimeout: 400, drainTimeout: 200 },
     };
     this.#bridge = await place(config, this.#guest.guest);
