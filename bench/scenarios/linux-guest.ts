@@ -3,7 +3,7 @@ import { once } from "node:events";
 import type { AddressInfo } from "node:net";
 import { connect, createServer } from "node:net";
 import { setTimeout as elapsed } from "node:timers/promises";
-import { LinuxGuest } from "../../test/linux-guest/linux-guest.ts";
+import { LinuxGuest } from "../../scripts/linux-guest/linux-guest.ts";
 import { startBenchBridge } from "../bridge.ts";
 import type { EchoTarget } from "../echo-load.ts";
 import { measureEcho } from "../echo-load.ts";

@@ -4,7 +4,7 @@ import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, onTestFinished, test } from "vitest";
 import { parse } from "yaml";
-import { LinuxGuest } from "../linux-guest/linux-guest.ts";
+import { LinuxGuest } from "../../scripts/linux-guest/linux-guest.ts";
 import { Command } from "../server/cli-support.ts";
 import { testDirectory } from "../server/support.ts";
 import { ROOT } from "./project.ts";

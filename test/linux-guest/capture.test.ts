@@ -1,10 +1,10 @@
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
+import { LinuxGuest } from "../../scripts/linux-guest/linux-guest.ts";
 import { Captured } from "../server/capture/support.ts";
 import { dissect, noTshark } from "../server/capture/tshark.ts";
 import { eventually, testBridge, testDirectory } from "../server/support.ts";
-import { LinuxGuest } from "./linux-guest.ts";
 
 const available = LinuxGuest.availability("rt-armmp");
 const why = [available.ok ? undefined : available.reason, noTshark].find((each) => each !== undefined);

@@ -1,10 +1,10 @@
 import { join } from "node:path";
 import type { Browser } from "playwright-core";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { LinuxGuest } from "../../scripts/linux-guest/linux-guest.ts";
 import { launchBrowser, missingBrowser } from "../client/chromium.ts";
 import { testBridge, testDirectory } from "../server/support.ts";
 import { expectNoComplaints, openDashboard, rowOf } from "../web/dashboard.ts";
-import { LinuxGuest } from "./linux-guest.ts";
 
 const available = LinuxGuest.availability("rt-armmp");
 const missing = missingBrowser() ?? (available.ok ? undefined : available.reason);

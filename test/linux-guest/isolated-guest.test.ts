@@ -1,7 +1,7 @@
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
+import { LinuxGuest } from "../../scripts/linux-guest/linux-guest.ts";
 import { eventually, testBridge, testDirectory } from "../server/support.ts";
-import { LinuxGuest } from "./linux-guest.ts";
 
 const available = LinuxGuest.availability("rt-armmp");
 const why = available.ok ? "" : ` (not here: ${available.reason})`;

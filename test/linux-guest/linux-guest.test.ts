@@ -1,9 +1,9 @@
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import { LinuxGuest } from "../../scripts/linux-guest/linux-guest.ts";
 import type { Client, RunningBridge } from "../server/support.ts";
 import { eventually, startBridge, testDirectory } from "../server/support.ts";
-import { LinuxGuest } from "./linux-guest.ts";
 
 const available = LinuxGuest.availability("rt-armmp");
 const why = available.ok ? "" : ` (not here: ${available.reason})`;

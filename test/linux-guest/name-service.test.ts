@@ -4,9 +4,9 @@ import { join } from "node:path";
 import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
 import type { Endpoint, Guest } from "../../schemas/index.ts";
 import { Problem } from "../../schemas/index.ts";
+import { LinuxGuest } from "../../scripts/linux-guest/linux-guest.ts";
 import type { Client, RunningBridge } from "../server/support.ts";
 import { eventually, startBridge } from "../server/support.ts";
-import { LinuxGuest } from "./linux-guest.ts";
 
 const available = LinuxGuest.availability("rt-armmp");
 const why = available.ok ? "" : ` (not here: ${available.reason})`;

@@ -1,5 +1,5 @@
 import { join } from "node:path";
-import { LinuxGuest } from "../../linux-guest/linux-guest.ts";
+import { LinuxGuest } from "../../../scripts/linux-guest/linux-guest.ts";
 import { BridgeProcess } from "../../support/bridge-process.ts";
 import { EchoClient } from "../../support/echo-client.ts";
 import { latencies, until } from "../../support/figures.ts";

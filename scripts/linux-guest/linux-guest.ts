@@ -1,4 +1,4 @@
-// A real Linux guest for test suites: the stock kernel that scripts/linux-guest/fetch.sh prepares, in QEMU (TCG), attached
+// A real Linux guest for tests and benchmarks: the stock kernel that fetch.sh prepares, in QEMU (TCG), attached
 // to a vhost-user socket as a virtio-rpmsg device. The first serial port is the kernel's console, the second one runs
 // commands (scripts/linux-guest/init), and QMP carries the monitor; all three are inherited sockets, so there is nothing
 // to clean up. QEMU ends with this process.
