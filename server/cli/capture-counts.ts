@@ -14,15 +14,17 @@ interface Counts {
 export class CaptureCounts {
   /** By the number of the interface, in the section that is read. */
   #interfaces: Counts[] = [];
-  readonly #start = now();
+  #start = now();
   /** Of all sections. */
   messages = 0;
   dropped = 0;
 
   /** Counts what comes. */
   count(item: CapturedItem): void {
-    if (item.kind === "section") this.#interfaces = [];
-    else if (item.kind === "interface") this.#interfaces.push({ came: 0, leftOut: 0, lost: 0 });
+    if (item.kind === "section") {
+      this.#interfaces = [];
+      this.#start = now();
+    } else if (item.kind === "interface") this.#interfaces.push({ came: 0, leftOut: 0, lost: 0 });
     else if (item.kind === "message") {
       this.messages++;
       this.#at(item.message.interface.id).came++;

@@ -24,7 +24,8 @@ export interface CaptureFileOptions {
 
 /**
  * Writes a capture to a file, or to several one after another. Whatever happens, what is there is whole blocks, and each
- * file can be read by itself: it begins with the section and its interfaces, and ends with what was counted so far.
+ * file can be read by itself: it begins with the section and its interfaces, and ends with what was counted so far. So
+ * does a section behind which another one comes.
  * Where nothing came, a file that was there is what it was, and one that was not is not there.
  */
 export class CaptureFile {
@@ -56,6 +57,7 @@ export class CaptureFile {
 
   /** @throws CommandError it cannot be written, or the disk is full */
   write(item: CapturedItem): void {
+    if (item.kind === "section") this.#endSection();
     if (!this.#begun) this.#begin();
     const { dropped } = this.counts;
     this.counts.count(item);
@@ -168,12 +170,17 @@ export class CaptureFile {
   /** What was counted, and the end. */
   #end(): void {
     if (this.#fd === undefined) return;
+    this.#endSection();
+    closeSync(this.#fd);
+    this.#fd = undefined;
+  }
+
+  /** What was counted: nothing follows of this section in this file. */
+  #endSection(): void {
     for (const block of this.#head.slice(this.#headWritten)) this.#appendHead(block, true);
     if (this.#headWritten === this.#head.length) {
       for (const block of this.counts.statistics()) this.#append(block, true);
     }
-    closeSync(this.#fd);
-    this.#fd = undefined;
   }
 
   #appendHead(block: Buffer, last = false): boolean {

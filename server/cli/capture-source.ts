@@ -1,4 +1,5 @@
 import { createReadStream } from "node:fs";
+import type { IncomingMessage } from "node:http";
 import type { Endpoint } from "../../schemas/index.ts";
 import type { CapturedItem } from "../capture/pcapng-reader.ts";
 import { PcapngError, PcapngReader } from "../capture/pcapng-reader.ts";
@@ -16,26 +17,48 @@ export interface CaptureScope {
   endpoint?: string;
 }
 
+/** Another bridge goes on with the capture: a section of its own follows. */
+export interface CaptureGap {
+  readonly kind: "gap";
+  /** From the end of what came before until the bridge began again: nothing of this time is in it. */
+  readonly milliseconds: number;
+}
+
 /**
- * Follows a capture of a running bridge until it ends or breaks off.
+ * Follows a capture of a running bridge until it ends or breaks off. Where a bridge ends it in good order, as at a
+ * hand-over, and another one answers in its place, that one goes on with it.
  * @throws CommandError
  */
 export async function* followCapture(
   scope: CaptureScope,
   flags: ClientFlags,
   signal: AbortSignal,
-): AsyncGenerator<CapturedItem> {
+): AsyncGenerator<CapturedItem | CaptureGap> {
   const path = `/api/v1/capture?${(await queryOf(scope, flags)).toString()}`;
-  const response = await ask(path, flags, {}, signal);
-  if (response.statusCode !== 200) {
-    throw new CommandError(problemText(response.statusCode ?? 0, await textOf(response), flags));
-  }
-  const reader = new PcapngReader();
-  try {
-    for await (const part of response as AsyncIterable<Buffer>) yield* reader.read(part);
-    reader.end();
-  } catch (error) {
-    throw error instanceof PcapngError ? incomprehensible(flags, error.message) : error;
+  let ended: number | undefined;
+  for (;;) {
+    let response: IncomingMessage;
+    try {
+      response = await ask(path, flags, {}, signal);
+    } catch (error) {
+      if (ended !== undefined) return;
+      throw error;
+    }
+    if (response.statusCode !== 200) {
+      const text = await textOf(response);
+      // It is about to end.
+      if (ended !== undefined && response.statusCode === 503) return;
+      throw new CommandError(problemText(response.statusCode ?? 0, text, flags));
+    }
+    if (ended !== undefined) yield { kind: "gap", milliseconds: Math.ceil(performance.now() - ended) };
+    const reader = new PcapngReader();
+    try {
+      for await (const part of response as AsyncIterable<Buffer>) yield* reader.read(part);
+      reader.end();
+    } catch (error) {
+      throw error instanceof PcapngError ? incomprehensible(flags, error.message) : error;
+    }
+    ended = performance.now();
   }
 }
 
@@ -57,6 +80,11 @@ export async function* readCapture(path: string): AsyncGenerator<CapturedItem> {
     }
     throw error;
   }
+}
+
+/** A gap, for people. */
+export function gapText({ milliseconds }: CaptureGap): string {
+  return `another bridge goes on in this one's place, as after a hand-over: messages of ${milliseconds} ms are not captured`;
 }
 
 /** Whether it is what a stream says that broke off, or was to end; else it is a mistake of ours. */

@@ -3,7 +3,7 @@ import type { CapturedItem } from "../capture/pcapng-reader.ts";
 import { CaptureCounts } from "./capture-counts.ts";
 import { CaptureFile } from "./capture-file.ts";
 import type { CaptureScope } from "./capture-source.ts";
-import { followCapture, isBreak } from "./capture-source.ts";
+import { followCapture, gapText, isBreak } from "./capture-source.ts";
 import type { ClientFlags } from "./client.ts";
 import { CommandError, exitCode } from "./command-error.ts";
 import { stopSignal } from "./signals.ts";
@@ -25,7 +25,7 @@ interface Output {
   finish(): void;
 }
 
-/** Writes what goes through the rings to a file, until it is told to stop or the bridge ends. */
+/** Writes what goes through the rings to a file, until it is told to stop, or the bridge ends and no other one goes on. */
 export async function capture(flags: CaptureFlags): Promise<void> {
   if (flags.files !== undefined && flags.fileSize === undefined) {
     throw new CommandError("--files needs --file-size: without it there is one file", exitCode.usage);
@@ -33,6 +33,7 @@ export async function capture(flags: CaptureFlags): Promise<void> {
   const stop = new AbortController();
   let done = false;
   let begun = false;
+  let gaps = 0;
   void stopSignal().then(() => {
     done = true;
     stop.abort();
@@ -42,6 +43,11 @@ export async function capture(flags: CaptureFlags): Promise<void> {
   try {
     for await (const item of followCapture(flags, flags, stop.signal)) {
       begun = true;
+      if (item.kind === "gap") {
+        gaps++;
+        tell(gapText(item));
+        continue;
+      }
       await output.write(item);
       done ||= flags.count !== undefined && output.counts.messages >= flags.count;
       if (done) break;
@@ -53,7 +59,7 @@ export async function capture(flags: CaptureFlags): Promise<void> {
     stop.abort();
     output.finish();
     // Where the bridge has refused, its words are enough.
-    if (begun || done) tellSummary(output.counts, flags);
+    if (begun || done) tellSummary(output.counts, gaps, flags);
   }
   if (!done)
     throw new CommandError(`the bridge at ${flags.url} has ended, or the way to it: the capture ends there`);
@@ -68,9 +74,16 @@ function tell(text: string): void {
   console.error(`rpmsg-bridge: ${text}`);
 }
 
-function tellSummary({ messages, dropped }: CaptureCounts, { json = false, write }: CaptureFlags): void {
-  if (json && write !== "-") console.log(JSON.stringify({ messages, dropped }));
-  else console.error(`${count(messages, "message")} captured, ${dropped} left out`);
+function tellSummary(
+  { messages, dropped }: CaptureCounts,
+  gaps: number,
+  { json = false, write }: CaptureFlags,
+): void {
+  if (json && write !== "-") console.log(JSON.stringify({ messages, dropped, gaps }));
+  else {
+    const missing = gaps === 0 ? "" : `; ${count(gaps, "gap")}, of which nobody knows what went through`;
+    console.error(`${count(messages, "message")} captured, ${dropped} left out${missing}`);
+  }
 }
 
 function standardOutput(): Output {

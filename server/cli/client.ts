@@ -77,7 +77,8 @@ export async function ask(
   const url = new URL(path, base(flags));
   const options = {
     headers: { ...authorization(flags), ...headers },
-    ...(signal && { signal }),
+    // A stream has a connection of its own: after its end nobody is there to answer on it.
+    ...(signal && { signal, agent: false }),
     ...tlsOf(flags),
   };
   return new Promise<IncomingMessage>((resolve, reject) => {

@@ -2,7 +2,7 @@ import { interfaceAddress, interfaceFacts } from "../capture/interface-name.ts";
 import { readMessage } from "../capture/message.ts";
 import type { CapturedInterface, CapturedItem, CapturedMessage } from "../capture/pcapng-reader.ts";
 import type { CaptureScope } from "./capture-source.ts";
-import { followCapture, isBreak, readCapture, scopeReference } from "./capture-source.ts";
+import { followCapture, gapText, isBreak, readCapture, scopeReference } from "./capture-source.ts";
 import type { ClientFlags } from "./client.ts";
 import { CommandError, exitCode } from "./command-error.ts";
 import { hexDump } from "./hex-dump.ts";
@@ -28,6 +28,7 @@ export async function dump(flags: DumpFlags): Promise<void> {
   let messages = 0;
   try {
     for await (const item of items) {
+      if (item.kind === "gap") console.error(`rpmsg-bridge: ${gapText(item)}`);
       if (item.kind === "statistics") tellLeftOut(item, leftOut);
       if (item.kind !== "message" || !fits(item.message)) continue;
       show(item.message, flags.json === true);
