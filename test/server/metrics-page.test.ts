@@ -1,9 +1,11 @@
-import { readFileSync } from "node:fs";
+import { spawnSync } from "node:child_process";
+import { readFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
 import { beforeAll, describe, expect, test } from "vitest";
 import { parse } from "yaml";
 import type { Exposed } from "./exposition.ts";
 import { readExposition } from "./exposition.ts";
-import { startBridge } from "./support.ts";
+import { startBridge, testDirectory } from "./support.ts";
 
 const docs = new URL("../../docs/", import.meta.url);
 const read = (path: string) => readFileSync(new URL(path, docs), "utf8");
@@ -45,10 +47,19 @@ function selectorsIn(query: string): [name: string, labels: string[]][] {
   ]);
 }
 
+/** The labels by which a query sums up. */
+function groupedBy(query: string): string[] {
+  return [...query.matchAll(/\bby\s*\(([^)]*)\)/g)].flatMap(([, inner = ""]) => inner.split(/\s*,\s*/));
+}
+
 /** That a query asks for nothing that no scrape has; `job` and `instance` are Prometheus' own. */
 function expectKnown(query: string): void {
   const series = known();
-  for (const name of namesIn(query)) expect(series, query).toContain(name);
+  const names = namesIn(query);
+  for (const name of names) expect(series, query).toContain(name);
+  const all = names.flatMap((name) => metrics.get(name.replace(/_(?:bucket|sum|count)$/, ""))?.series ?? []);
+  const labels = new Set(["instance", "job", ...all.flatMap((each) => Object.keys(each.labels))]);
+  for (const label of groupedBy(query)) expect(labels, query).toContain(label);
   for (const [name, labels] of selectorsIn(query)) {
     const own = new Set(metrics.get(name)?.series.flatMap((each) => Object.keys(each.labels)));
     for (const label of labels) {
@@ -174,6 +185,25 @@ describe("docs/grafana/rpmsg-bridge.json", () => {
       }
     }
   });
+});
+
+/** `promtool check rules`, where it is: Prometheus' own parser. */
+function expectReadable(rules: string): void {
+  const path = join(testDirectory(), "rules.yml");
+  writeFileSync(path, rules);
+  const { status, error, stderr } = spawnSync("promtool", ["check", "rules", path], { encoding: "utf8" });
+  if (error === undefined) expect({ status, stderr }).toEqual({ status: 0, stderr: "" });
+}
+
+test("Prometheus reads the queries and the alerts", () => {
+  const dashboard = JSON.parse(read("grafana/rpmsg-bridge.json")) as Dashboard;
+  const queries = dashboard.panels.flatMap(({ targets = [] }) => targets.map(({ expr }) => expr));
+  const rules = queries.map((expr, i) => ({
+    record: `query:${i}`,
+    expr: expr.replaceAll("$__rate_interval", "1m"),
+  }));
+  expectReadable(JSON.stringify({ groups: [{ name: "dashboard", rules }] }));
+  expectReadable(read("prometheus/alerts.yml"));
 });
 
 test("docs/prometheus/alerts.yml asks for what a scrape has", () => {
