@@ -7,8 +7,10 @@ export const errorAdvice = {
   "bad-request": "Mend what the text names and ask again.",
   "bad-frame": "Mend what the text names; /asyncapi.json has all frames. The connection stays open.",
   "body-too-large": "Send a shorter body: a message has at most 65,535 bytes.",
+  "head-too-large": "Send a shorter address and fewer or shorter header fields: a head has at most 16 KiB.",
   "media-type-unknown": "Send application/json or application/octet-stream.",
   "not-found": "Look the path up in /openapi.json.",
+  "request-timeout": "Send the whole request in time, on a new connection.",
   "upgrade-required": "Use a WebSocket client.",
   // Who asks.
   "host-unknown": "Use localhost or an address, or add the name to `hosts` of the configuration.",

@@ -6,7 +6,7 @@ import type { Holder } from "./memory-budget.ts";
 /** Characters of an answer that is long enough to count. */
 const LONG_ANSWER = 16_384;
 
-/** Ends the connections of clients that do not take their answers, and counts what took too long. */
+/** Ends the connections of clients that do not take their answers. */
 export function limitAnswers(app: FastifyInstance, bridge: Bridge): void {
   const { budget } = bridge.channels;
   app.addHook("onSend", async (_request, { raw }, payload) => {
@@ -25,10 +25,6 @@ export function limitAnswers(app: FastifyInstance, bridge: Bridge): void {
       raw.once("close", () => budget.forget(holder));
     }
     limitTime(raw, bridge);
-  });
-  app.server.on("clientError", ({ code }: NodeJS.ErrnoException) => {
-    // Node does not tell a head that is late from a body that is.
-    if (code === "ERR_HTTP_REQUEST_TIMEOUT") bridge.counts.limits.add("requestTimeout");
   });
 }
 

@@ -32,6 +32,7 @@ import { healthRoutes } from "./routes/health.ts";
 import { messageRoutes } from "./routes/messages.ts";
 import { metricsRoutes } from "./routes/metrics.ts";
 import { resourceRoutes } from "./routes/resources.ts";
+import { endUnreadable } from "./unreadable.ts";
 
 /** Paths below this are for WebSocket clients. */
 const CHANNELS = "/ws/";
@@ -72,11 +73,14 @@ export function buildApp(bridge: Bridge, tls?: SecureOptions): FastifyInstance {
   const http = {
     headersTimeout: Math.min(headersTimeout, requestTimeout),
     connectionsCheckingInterval: Math.min(CHECK_PERIOD, headersTimeout, requestTimeout),
+    // Node's own answer has no body: `checkAccess` looks.
+    requireHostHeader: false,
   };
   const app = fastify({
     bodyLimit: bodyBytes,
     requestTimeout,
     http,
+    clientErrorHandler: (error, socket) => endUnreadable(error, socket, turns, counts),
     // To what is here the two kinds of servers are the same.
     ...((tls && { https: { ...http, handshakeTimeout: headersTimeout, ...tls } }) as object),
     // No connection holds up a stop. "idle" would leave those on which no request has come yet.
@@ -115,8 +119,11 @@ export function buildApp(bridge: Bridge, tls?: SecureOptions): FastifyInstance {
   app.register(healthRoutes(bridge));
   app.register(metricsRoutes(bridge));
   app.register(apiRoutes(bridge), { prefix: "/api/v1" });
-  // Fastify answers it.
-  app.server.on("clientError", (error) => counts.headFault(error));
+  // As if it expected nothing, which RFC 9110, 10.1.1, leaves to us: Node would answer by itself.
+  app.server.on("checkExpectation", (request, response) => app.server.emit("request", request, response));
+  app.server.on("connect", (request, socket) => answerPlainly(app, request, socket));
+  // All fields are read: the size of a head is bound, and Node would leave out those beyond 2,000.
+  app.server.maxHeadersCount = 0;
   app.server.on("upgrade", (request, socket, head) => {
     if (!turns.takes(request)) return;
     if (request.headers.upgrade?.toLowerCase() === "websocket") bridge.upgrade(request, socket, head);
@@ -143,7 +150,7 @@ function doorOf(bridge: Bridge, turns: InTurn): Enter {
     }
     const peer = bridge.peers.of(request);
     bridge.admission.request(request, peer);
-    checkAccess(request.headers, bridge.config, peer);
+    checkAccess(request, bridge.config, peer);
     return peer;
   };
 }
@@ -199,8 +206,8 @@ const compilersFactory = {
 };
 
 /**
- * Answers a request that offers another protocol, such as h2c, as if it did not: Node passes those to the same event.
- * What it may have sent besides its head is gone, so the connection ends with the answer.
+ * Answers a request that offers another protocol, such as h2c, as if it did not: Node passes those to the same event as
+ * WebSockets; and one for a tunnel (CONNECT), which there is not. What it may have sent besides its head is gone, so the connection ends with the answer.
  */
 function answerPlainly(app: FastifyInstance, request: IncomingMessage, stream: Duplex): void {
   const response = new ServerResponse(request);

@@ -12,7 +12,6 @@ import { guestUnknown } from "./access/view.ts";
 import { BurstLog, LineRate } from "./burst-log.ts";
 import type { ChannelHost } from "./channel/channels.ts";
 import { Channels, sendBounds } from "./channel/channels.ts";
-import { refuse } from "./channel/upgrade.ts";
 import { ClientCounts } from "./client-counts.ts";
 import { mostDescriptors } from "./descriptors.ts";
 import { Directory } from "./directory.ts";
@@ -29,6 +28,7 @@ import type { BridgeState, Inheritance } from "./hand-over/bridge-state.ts";
 import { Log } from "./log.ts";
 import { MemoryBudget } from "./memory-budget.ts";
 import { HttpProblem } from "./problem.ts";
+import { refuse } from "./refuse.ts";
 
 /** How much of the drain's time clients get to close. */
 const CLIENTS_SHARE = 0.7;
@@ -290,7 +290,7 @@ export class Bridge implements ChannelHost {
     const peer = this.peers.of(request);
     try {
       this.admission.upgrade(request, peer);
-      checkAccess(request.headers, this.config, peer);
+      checkAccess(request, this.config, peer);
       const permit = this.gate.admit(request.headers);
       if (!this.ready) throw new HttpProblem("draining", "the bridge is stopping");
       this.admission.stay(request.socket, peer, permit.name);
@@ -318,8 +318,10 @@ export class Bridge implements ChannelHost {
     this.#state = "draining";
     const { drainTimeout } = this.config.limits;
     const deadline = performance.now() + drainTimeout;
-    await this.channels.drain(drainTimeout * CLIENTS_SHARE);
-    await Promise.all([...this.#guests.values()].map((guest) => guest.drained(deadline - performance.now())));
+    const left = await this.channels.drain(drainTimeout * CLIENTS_SHARE);
+    const guests = [...this.#guests.values()];
+    const given = await Promise.all(guests.map((guest) => guest.drained(deadline - performance.now())));
+    if (left || given.includes(false)) this.counts.limits.add("drainTimeout");
     // Last: they show what the others did.
     await this.#endCaptures(Math.max(deadline - performance.now(), LAST_WORDS.least));
     this.close();

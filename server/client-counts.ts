@@ -44,6 +44,7 @@ const codesOfWs: Readonly<Record<string, number>> = {
 
 /** Why Node's HTTP parser gave a connection up; or a request came before the one ahead of it was answered. */
 const headFaults = ["timeout", "too-large", "malformed", "pipelined"] as const;
+type HeadFault = (typeof headFaults)[number];
 
 /** What happened with clients: connections, and what of theirs was refused, by the code that it was refused with. */
 export class ClientCounts {
@@ -54,7 +55,7 @@ export class ClientCounts {
   readonly limits = new Tally<CountedLimit>(countedLimits);
   readonly rejected = {
     /** Requests that nothing was done for. */
-    head: new Tally<(typeof headFaults)[number]>(headFaults),
+    head: new Tally<HeadFault>(headFaults),
     http: new Tally<ProblemCode>(problemCodes),
     upgrade: new Tally<ProblemCode>(problemCodes),
     /** `error` frames. */
@@ -63,12 +64,17 @@ export class ClientCounts {
     subscription: new Tally<ErrorCode>(errorCodes),
   };
 
-  /** Node could not read a request. A connection that broke is no fault of the request. */
-  headFault(error: NodeJS.ErrnoException): void {
-    if (error.code === "ECONNRESET" || error.code === "EPIPE") return;
-    if (error.code === "ERR_HTTP_REQUEST_TIMEOUT") this.rejected.head.add("timeout");
-    else if (error.code === "HPE_HEADER_OVERFLOW") this.rejected.head.add("too-large");
-    else this.rejected.head.add("malformed");
+  /**
+   * Node could not read a request, or not begin with TLS.
+   * @returns as what it is counted; undefined where the connection broke, which is no fault of the request
+   */
+  headFault({ code }: NodeJS.ErrnoException): HeadFault | undefined {
+    if (code === "ECONNRESET" || code === "EPIPE") return undefined;
+    const fault = headFaultOf(code);
+    this.rejected.head.add(fault);
+    // Node does not tell a head that is late from a body that is.
+    if (fault === "timeout") this.limits.add("requestTimeout");
+    return fault;
   }
 
   /** A connection is over. @returns the cause, as it is counted */
@@ -77,6 +83,11 @@ export class ClientCounts {
     this.closed.add(cause);
     return cause;
   }
+}
+
+function headFaultOf(code: string | undefined): HeadFault {
+  if (code === "ERR_HTTP_REQUEST_TIMEOUT" || code === "ERR_TLS_HANDSHAKE_TIMEOUT") return "timeout";
+  return code === "HPE_HEADER_OVERFLOW" ? "too-large" : "malformed";
 }
 
 /** Whether a connection ended for what the client did, or did not do. */

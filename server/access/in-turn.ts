@@ -9,7 +9,7 @@ import type { Duplex } from "node:stream";
  */
 export class InTurn {
   readonly #onPipelined: () => void;
-  readonly #answering = new WeakSet<Duplex>();
+  readonly #answering = new WeakMap<Duplex, ServerResponse>();
 
   /** @param onPipelined a connection ends for it */
   constructor(onPipelined: () => void) {
@@ -29,9 +29,14 @@ export class InTurn {
       return false;
     }
     if (response !== undefined) {
-      this.#answering.add(socket);
+      this.#answering.set(socket, response);
       response.once("close", () => this.#answering.delete(socket));
     }
     return true;
+  }
+
+  /** Whether an answer on this connection would be the first of its request, and not come within another one. */
+  awaits(socket: Duplex): boolean {
+    return this.#answering.get(socket)?.headersSent !== true;
   }
 }

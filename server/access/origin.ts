@@ -1,4 +1,4 @@
-import type { IncomingHttpHeaders } from "node:http";
+import type { IncomingMessage } from "node:http";
 import { isIP } from "node:net";
 import type { Config } from "../../schemas/index.ts";
 import { HttpProblem } from "../problem.ts";
@@ -10,13 +10,18 @@ import type { Peer } from "./peer.ts";
  * is checked besides the name that it uses itself: a page that has rebound its name may send any header to its own
  * origin. A page is the bridge's own where its origin is what the request is for; one that came without TLS is not that
  * of a bridge with TLS: anybody on the way may have written it.
- * @throws HttpProblem host-unknown, origin-forbidden
+ * @throws HttpProblem bad-request, host-unknown, origin-forbidden
  */
 export function checkAccess(
-  headers: IncomingHttpHeaders,
+  { headers, rawHeaders, httpVersion }: Pick<IncomingMessage, "headers" | "rawHeaders" | "httpVersion">,
   config: Pick<Config, "hosts" | "origins">,
   peer: Pick<Peer, "host" | "protocol">,
 ): void {
+  // RFC 9112, 3.2
+  const hosts = rawHeaders.filter((field, i) => i % 2 === 0 && field.toLowerCase() === "host").length;
+  if (hosts > 1 || (hosts === 0 && httpVersion === "1.1")) {
+    throw new HttpProblem("bad-request", `want one Host header field, not ${hosts}`);
+  }
   checkHost(headers.host ?? "", config);
   if (peer.host !== undefined) checkHost(peer.host, config);
   const host = (peer.host ?? headers.host ?? "").toLowerCase();

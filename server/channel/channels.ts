@@ -39,7 +39,7 @@ import { isSame, judge } from "./opening.ts";
 import { RawChannel } from "./raw.ts";
 import type { OpenChannel } from "./subscription.ts";
 import { UnwritablePort } from "./unwritable-port.ts";
-import { accept, chooseSubprotocol, isHandshake, parseQuery, webSocketServer } from "./upgrade.ts";
+import { accept, checkHandshake, chooseSubprotocol, parseQuery, webSocketServer } from "./upgrade.ts";
 import { WaitingSessions } from "./waiting-sessions.ts";
 
 /** Milliseconds until a connection that is cut off has ended. */
@@ -160,12 +160,7 @@ export class Channels {
     const target = parseChannelPath(path);
     if (target === undefined) throw new HttpProblem("not-found", "want /ws/v1/{guest}/{endpoint}, or /ws/v1");
     const offered = request.headers["sec-websocket-protocol"];
-    if (!isHandshake(request)) {
-      // ws says what is wrong with it.
-      this.#host.counts.rejected.upgrade.add("bad-request");
-      accept(this.#servers["rpmsg.v1.raw"], request, stream, head)?.terminate();
-      return;
-    }
+    checkHandshake(request);
     const { limits, counts } = this.#host;
     const facts = { peer, path };
     const [turn, line] = [this.#turn, this.#line];
@@ -250,9 +245,13 @@ export class Channels {
     throw new HttpProblem(port, detail);
   }
 
-  /** Tells all clients that the bridge stops, and waits for them to close, at most `timeout` milliseconds. */
-  drain(timeout: number): Promise<void> {
-    return this.#closeAll(closeCode.drain, "the bridge is stopping", timeout);
+  /**
+   * Tells all clients that the bridge stops, and waits for them to close, at most `timeout` milliseconds.
+   * @returns whether some have not
+   */
+  async drain(timeout: number): Promise<boolean> {
+    await this.#closeAll(closeCode.drain, "the bridge is stopping", timeout);
+    return this.#connections.size > 0;
   }
 
   /**

@@ -220,10 +220,11 @@ export class Connection implements Holder {
     });
   }
 
-  /** Does not read the client's messages until `resumeReading`: TCP holds it up, on a drain too. */
+  /** Too much waits for the guest: the client is not read until `resumeReading`. TCP holds it up, on a drain too. */
   pauseReading(): void {
     if (this.#paused) return;
     this.#paused = true;
+    this.counts.limits.add("sendQueueBytes");
     if (this.#pause === undefined) this.#inflow.pause();
   }
 

@@ -173,7 +173,11 @@ export class JsonChannel implements ChannelEvents<MessageId>, ConnectionHandler,
   /** Whoever is away has so long to come back from now on; without a bound while the bridge itself cannot be reached. */
   awaitReturn(milliseconds: number | undefined): void {
     clearTimeout(this.#away);
-    if (milliseconds !== undefined) this.#away = setTimeout(() => this.#end(), milliseconds).unref();
+    if (milliseconds === undefined) return;
+    this.#away = setTimeout(() => {
+      this.#options.counts.limits.add("sessionTimeout");
+      this.#end();
+    }, milliseconds).unref();
   }
 
   /** For a session whose client is away, while the guest stands still. */

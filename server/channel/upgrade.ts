@@ -4,7 +4,7 @@ import type { WebSocket } from "ws";
 import { WebSocketServer } from "ws";
 import type { z } from "zod";
 import type { Limits } from "../../schemas/index.ts";
-import { HttpProblem, PROBLEM_TYPE } from "../problem.ts";
+import { HttpProblem } from "../problem.ts";
 
 /** RFC 9110, 5.6.2 */
 const TOKEN = /^[!#$%&'*+\-.^_`|~0-9A-Za-z]+$/;
@@ -58,10 +58,20 @@ export function chooseSubprotocol<Name extends string>(
   );
 }
 
-/** Whether a request can become a WebSocket (RFC 6455, 4.2.1): before anything is opened for it. */
-export function isHandshake({ method, headers }: IncomingMessage): boolean {
-  const key = headers["sec-websocket-key"] ?? "";
-  return method === "GET" && headers["sec-websocket-version"] === "13" && /^[A-Za-z0-9+/]{22}==$/.test(key);
+/**
+ * Makes sure that a request can become a WebSocket (RFC 6455, 4.2.1), before anything is opened for it.
+ * @throws HttpProblem bad-request, upgrade-required
+ */
+export function checkHandshake({ method, headers }: IncomingMessage): void {
+  if (method !== "GET") throw new HttpProblem("bad-request", `a WebSocket begins with GET, not ${method}`);
+  // RFC 6455, 4.2.2: the answer says what is spoken.
+  if (headers["sec-websocket-version"] !== "13") {
+    const text = "want Sec-WebSocket-Version: 13";
+    throw new HttpProblem("upgrade-required", text, { upgrade: "websocket", "sec-websocket-version": "13" });
+  }
+  if (!/^[A-Za-z0-9+/]{22}==$/.test(headers["sec-websocket-key"] ?? "")) {
+    throw new HttpProblem("bad-request", "Sec-WebSocket-Key is missing, or not 16 bytes in base64");
+  }
 }
 
 /** The WebSocket side of one subprotocol. It has no listener: the HTTP server's upgrades are passed to it. */
@@ -97,19 +107,4 @@ export function accept(
     accepted = socket;
   });
   return accepted;
-}
-
-/** Answers an upgrade with an error and closes the connection. */
-export function refuse(stream: Duplex, problem: HttpProblem): void {
-  const body = JSON.stringify(problem.toProblem());
-  const { status, title } = problem.toProblem();
-  const head = [
-    `HTTP/1.1 ${status} ${title}`,
-    "Connection: close",
-    `Content-Type: ${PROBLEM_TYPE}`,
-    `Content-Length: ${Buffer.byteLength(body)}`,
-    ...Object.entries(problem.headers).map(([name, value]) => `${name}: ${value}`),
-  ];
-  stream.once("finish", () => stream.destroy());
-  stream.end(`${head.join("\r\n")}\r\n\r\n${body}`);
 }

@@ -148,12 +148,15 @@ export class Attachment {
   /**
    * Waits until what clients have sent is with the guest, at most `timeout` milliseconds. The guest's own messages are
    * still taken, although nobody is there for them: a guest whose answers find no way out takes no messages in either.
+   * @returns false where that time was too short
    */
-  async drained(timeout: number): Promise<void> {
-    if (this.device.idle) return;
-    if (this.device.state === "attached" && timeout > 0) await this.#idle.within(timeout);
+  async drained(timeout: number): Promise<boolean> {
+    if (this.device.idle) return true;
+    const isThere = this.device.state === "attached";
+    if (isThere && timeout > 0) await this.#idle.within(timeout);
     const { pending } = this.device;
     if (pending > 0) this.log.write("undelivered-at-stop", { messages: pending });
+    return pending === 0 || !isThere;
   }
 
   /** The bridge has nothing to do with this guest any more: its endpoints are gone, and its channels end. */

@@ -207,7 +207,10 @@ class HandOver {
     const started = monotonic();
     const deadline = started + handoverTimeout;
     log.write("hand-over-begun", {});
-    const timer = setTimeout(() => this.fail(`it took longer than ${handoverTimeout} ms`), handoverTimeout);
+    const timer = setTimeout(() => {
+      bridge.counts.limits.add("handoverTimeout");
+      this.fail(`it took longer than ${handoverTimeout} ms`);
+    }, handoverTimeout);
     try {
       const listening = door.close();
       await bridge.suspend(handoverTimeout * CLIENTS_SHARE);

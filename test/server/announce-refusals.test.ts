@@ -82,13 +82,14 @@ describe.each(["rpmsg.v1.raw", "rpmsg.v1.json"])(
     });
 
     test.each([
-      ["without a key", { "sec-websocket-version": "13" }],
-      ["with a key that is none", { "sec-websocket-version": "13", "sec-websocket-key": "short" }],
+      ["without a key", { "sec-websocket-version": "13" }, 400],
+      ["with a key that is none", { "sec-websocket-version": "13", "sec-websocket-key": "short" }, 400],
       [
         "of another version",
         { "sec-websocket-version": "9", "sec-websocket-key": "dGhlIHNhbXBsZSBub25jZQ==" },
+        426,
       ],
-    ])("a handshake %s announces nothing", async (_what, headers) => {
+    ])("a handshake %s announces nothing", async (_what, headers, refused) => {
       const running = await hostBridge();
       const told = (await running.guest("demo")).counters.messagesToGuest;
       const head = {
@@ -105,7 +106,7 @@ describe.each(["rpmsg.v1.raw", "rpmsg.v1.json"])(
           .on("error", reject)
           .end();
       });
-      expect(status).toBe(400);
+      expect(status).toBe(refused);
       await expectNothingLeft(running);
       expect((await running.guest("demo")).counters.messagesToGuest).toBe(told);
       await running.connect("/ws/v1/demo?announce=x&local=2000");

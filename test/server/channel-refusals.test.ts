@@ -105,9 +105,10 @@ describe("who asks, and for whom, is checked before the upgrade", () => {
 });
 
 test.each([
+  ["no version", { "sec-websocket-key": "dGhlIHNhbXBsZSBub25jZQ==" }, 426],
   ["no key", { "sec-websocket-version": "13" }, 400],
   ["a key that is none", { "sec-websocket-version": "13", "sec-websocket-key": "short" }, 400],
-  ["version 9", { "sec-websocket-version": "9", "sec-websocket-key": "dGhlIHNhbXBsZSBub25jZQ==" }, 400],
+  ["version 9", { "sec-websocket-version": "9", "sec-websocket-key": "dGhlIHNhbXBsZSBub25jZQ==" }, 426],
 ])("a handshake with %s fails and leaves no client", async (_what, headers, status) => {
   const running = await testBridge();
   const head = { connection: "Upgrade", upgrade: "websocket", ...headers };

@@ -112,6 +112,8 @@ describe("a hand-over that fails", { timeout: 60_000 }, () => {
     });
     await first.says('"event":"hand-over-failed","reason":"it took longer than 3000 ms"');
     await goesOn();
+    const metrics = await (await fetch(`${dynasty.url}/metrics`)).text();
+    expect(metrics).toContain('rpmsg_bridge_limit_reached_total{limit="handoverTimeout"} 1\n');
     await slow?.kill("SIGKILL");
   });
 

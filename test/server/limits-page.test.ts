@@ -21,6 +21,14 @@ test("the page has every limit of the configuration, with its default", () => {
   expect(listed).toHaveLength(Object.keys(limits).length);
 });
 
+test("what has no other metric is counted when it is reached", () => {
+  const bare = rows.filter(([, , , , metric = ""]) => metric.trim() === "").map(([, key]) => key);
+  // At these two nothing happens to anybody.
+  const counted = new Set<string | undefined>([...countedLimits, "limitLocal", "pingInterval"]);
+  expect(bare.filter((key) => !counted.has(key))).toEqual([]);
+  expect(bare).toContain("drainTimeout");
+});
+
 test("whatever is counted is on the page", () => {
   for (const limit of countedLimits) expect(page).toContain(`\`${limit}\``);
 });

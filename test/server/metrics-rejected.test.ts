@@ -64,7 +64,7 @@ describe("what clients do wrong is counted by where and code", () => {
     await refusal("/ws/v1/demo/echo", { headers: { origin: "https://elsewhere.example" } });
     await sendHead(
       url,
-      "GET /ws/v1/demo/echo HTTP/1.1\r\nHost: localhost\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n",
+      "GET /ws/v1/demo/echo HTTP/1.1\r\nHost: localhost\r\nConnection: upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\r\n",
     );
     await sendHead(url, "nonsense\r\n\r\n");
     await sendHead(url, `GET / HTTP/1.1\r\nHost: ${"x".repeat(70_000)}\r\n\r\n`);

@@ -39,8 +39,12 @@ describe("a session is over, and resume opens a new one", () => {
     const client = await running.open();
     await client.break();
     expect(await running.clients()).toBe(1);
+    const reached = () => new Map(running.bridge.counts.limits.entries()).get("sessionTimeout");
+    expect(reached()).toBe(0);
     await running.endpoint("echo", (each) => each.clients === 0);
+    expect(reached()).toBe(1);
     await expectNew(await client.resume(), client);
+    expect(reached()).toBe(1);
   });
 
   test("the time starts anew with every break", async () => {
