@@ -2,8 +2,9 @@ import { useSignal } from "@preact/signals";
 import type { JSX } from "preact";
 import type { Endpoint, EndpointDeclaration } from "../schemas/index.ts";
 import { announce, withdraw } from "./api.ts";
-import { TroubleNote } from "./parts.tsx";
+import { Refused, TroubleNote } from "./parts.tsx";
 import { printable } from "./payload.ts";
+import { refusalOf, useAccess } from "./rights.ts";
 import { endpointAddress } from "./route.ts";
 import type { Trouble } from "./trouble.ts";
 import { troubleOf } from "./trouble.ts";
@@ -22,6 +23,10 @@ export function AnnounceForm({ guest }: { guest: string }): JSX.Element {
   const name = useSignal("");
   const address = useSignal("");
   const ns = useSignal<keyof typeof modes>("down");
+  const may = useAccess(guest);
+  const refused = refusalOf(may, "announce");
+  // The guest's own address is nobody's to choose.
+  const refusedAddress = ns.value === "up" ? undefined : refusalOf(may, "admin");
   const submit = async (): Promise<void> => {
     const declaration: Partial<EndpointDeclaration> = {
       name: name.value,
@@ -41,6 +46,7 @@ export function AnnounceForm({ guest }: { guest: string }): JSX.Element {
   return (
     <section aria-labelledby="announce">
       <h2 id="announce">Announce a host service</h2>
+      <Refused reason={refused} id="announce-refused" />
       <form
         class="fields"
         onSubmit={(event) => {
@@ -55,6 +61,7 @@ export function AnnounceForm({ guest }: { guest: string }): JSX.Element {
             maxLength={31}
             autocomplete="off"
             placeholder="rpmsg-raw"
+            disabled={refused !== undefined}
             value={name}
             onInput={({ currentTarget }) => {
               name.value = currentTarget.value;
@@ -67,6 +74,8 @@ export function AnnounceForm({ guest }: { guest: string }): JSX.Element {
             pattern="\d+|0x[0-9a-fA-F]+"
             autocomplete="off"
             placeholder="1040 or 0x410"
+            disabled={(refused ?? refusedAddress) !== undefined}
+            title={refusedAddress}
             value={address}
             onInput={({ currentTarget }) => {
               address.value = currentTarget.value;
@@ -76,6 +85,7 @@ export function AnnounceForm({ guest }: { guest: string }): JSX.Element {
         <label class="field">
           Who announces it
           <select
+            disabled={refused !== undefined}
             value={ns}
             onChange={({ currentTarget }) => {
               ns.value = currentTarget.value as keyof typeof modes;
@@ -88,7 +98,13 @@ export function AnnounceForm({ guest }: { guest: string }): JSX.Element {
             ))}
           </select>
         </label>
-        <button type="submit">Announce</button>
+        <button
+          type="submit"
+          disabled={refused !== undefined}
+          aria-describedby={refused === undefined ? undefined : "announce-refused"}
+        >
+          Announce
+        </button>
       </form>
       <TroubleNote trouble={trouble.value} />
       <p role="status">
@@ -102,8 +118,17 @@ export function AnnounceForm({ guest }: { guest: string }): JSX.Element {
   );
 }
 
-/** Withdraws a service of the host, asked twice. */
-export function Withdraw({ endpoint }: { endpoint: Endpoint }): JSX.Element {
+/**
+ * Withdraws a service of the host, asked twice.
+ * @param refused why it may not
+ */
+export function Withdraw({
+  endpoint,
+  refused,
+}: {
+  endpoint: Endpoint;
+  refused: string | undefined;
+}): JSX.Element {
   const asked = useSignal(false);
   const trouble = useSignal<Trouble | undefined>(undefined);
   const go = async (): Promise<void> => {
@@ -131,10 +156,17 @@ export function Withdraw({ endpoint }: { endpoint: Endpoint }): JSX.Element {
           </button>
         </span>
       ) : (
-        <button type="button" class="quiet" onClick={ask(true)}>
+        <button
+          type="button"
+          class="quiet"
+          disabled={refused !== undefined}
+          aria-describedby={refused === undefined ? undefined : "withdraw-refused"}
+          onClick={ask(true)}
+        >
           Withdraw
         </button>
       )}
+      <Refused reason={refused} id="withdraw-refused" />
       <TroubleNote trouble={trouble.value} />
     </>
   );

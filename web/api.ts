@@ -1,5 +1,5 @@
 import { problemError, RpmsgError } from "../client/errors.ts";
-import type { Endpoint, EndpointDeclaration } from "../schemas/index.ts";
+import type { Access, Endpoint, EndpointDeclaration } from "../schemas/index.ts";
 import { bridge, token } from "./session.ts";
 
 /**
@@ -38,6 +38,13 @@ export async function announce(guest: string, declaration: Partial<EndpointDecla
 
 export async function withdraw({ guest, id }: Pick<Endpoint, "guest" | "id">): Promise<void> {
   await ask(`${endpointsOf(guest)}/${encodeURIComponent(id)}`, { method: "DELETE" });
+}
+
+/** What the page's token may do with an endpoint, or with some endpoint of a guest. */
+export async function access(place: { guest?: string; id?: string | undefined }): Promise<Access> {
+  const query = new URLSearchParams();
+  for (const [key, value] of Object.entries(place)) if (value !== undefined) query.set(key, value);
+  return (await (await ask(`api/v1/access?${query}`)).json()) as Access;
 }
 
 /** What Prometheus gets: it needs the right `admin`. */

@@ -1,8 +1,9 @@
 import { effect, useSignal } from "@preact/signals";
 import type { JSX } from "preact";
 import { EndpointPage } from "./endpoint-page.tsx";
+import { clock } from "./format.ts";
 import { GuestPage } from "./guest-page.tsx";
-import { eventsTrouble, giveToken, link, linkTrouble } from "./live.ts";
+import { eventsTrouble, giveToken, hearing, link, linkTrouble, lookedAt, self } from "./live.ts";
 import { Overview } from "./overview.tsx";
 import { StateMark, TroubleNote } from "./parts.tsx";
 import { followAddress, route, titleOf } from "./route.ts";
@@ -31,8 +32,9 @@ export function App(): JSX.Element {
           </a>
           <a href="docs">API</a>
         </nav>
+        <Identity />
         <span role="status">
-          <StateMark state={linkWords[link.value]} />
+          <StateMark state={link.value === "live" && !hearing.value ? "no events" : linkWords[link.value]} />
         </span>
       </header>
       <main id="main" tabIndex={-1}>
@@ -41,11 +43,39 @@ export function App(): JSX.Element {
         ) : (
           <>
             <TroubleNote trouble={linkTrouble.value ?? eventsTrouble.value} />
+            <Age />
             <Page />
           </>
         )}
       </main>
     </>
+  );
+}
+
+/** Who the page is to the bridge, where that makes a difference. */
+function Identity(): JSX.Element | null {
+  if (self.value === undefined || link.value === "asking") return null;
+  const { token: name, expires, readOnly } = self.value;
+  return (
+    <span class="identity">
+      {readOnly && <span class="pill">read-only</span>}
+      {name !== null && (
+        <span class="dim wide">
+          token <b>{name}</b>
+          {expires !== null && <> until {clock(Date.parse(expires)).slice(0, 5)}</>}
+        </span>
+      )}
+    </span>
+  );
+}
+
+/** Of when all is that is shown, where it is not of now. */
+function Age(): JSX.Element | null {
+  if (link.value !== "lost" || lookedAt.value === undefined) return null;
+  return (
+    <p class="hint stale">
+      All that is shown here is of {clock(lookedAt.value).slice(0, 8)}, and may be otherwise by now.
+    </p>
   );
 }
 

@@ -1,7 +1,7 @@
 import { useSignal } from "@preact/signals";
-import type { JSX } from "preact";
+import type { ComponentChildren, JSX } from "preact";
 import { useEffect, useRef } from "preact/hooks";
-import type { ChartEngine } from "./chart-engine.ts";
+import type { ChartEngine, Scale } from "./chart-engine.ts";
 import { repaint } from "./colours.ts";
 import { TroubleNote } from "./parts.tsx";
 import type { Columns } from "./series.ts";
@@ -17,14 +17,16 @@ interface ChartProps {
   version: number;
   label: (value: number | null | undefined) => string;
   height?: number;
-  fromZero?: boolean;
+  scale?: Scale;
+  /** What is said below it. */
+  children?: ComponentChildren;
 }
 
 const COLOURS = ["accent", "second"];
 
 /** Lines over time, with the values that are pointed at, or the latest ones. What draws them is loaded here. */
 export function Chart(props: ChartProps): JSX.Element {
-  const { title, lines, columns, version, label, height = 120, fromZero = true } = props;
+  const { title, lines, columns, version, label, height = 120, scale = "zero" } = props;
   const place = useRef<HTMLDivElement>(null);
   const engine = useRef<ChartEngine | undefined>(undefined);
   const latest = useRef(columns);
@@ -39,7 +41,7 @@ export function Chart(props: ChartProps): JSX.Element {
       if (gone || place.current === null) return;
       const colours = lines.map((_, i) => COLOURS[i % COLOURS.length] as string);
       engine.current = new Engine(place.current, {
-        ...{ colours, height, label, fromZero },
+        ...{ colours, height, label, scale },
         onPoint: (row) => {
           pointed.value = row;
         },
@@ -76,6 +78,7 @@ export function Chart(props: ChartProps): JSX.Element {
         role="img"
         aria-label={`${title}: ${lines.map((line, i) => `${line} ${values[i]}`).join(", ")}`}
       />
+      {props.children}
       <TroubleNote trouble={trouble.value} />
     </figure>
   );

@@ -18,8 +18,11 @@ const MARGIN = 10;
 const marks = { from: "◂", to: "▸", note: "·" } as const;
 const words = { from: "from the guest", to: "to the guest", note: "note" } as const;
 
-/** What goes over a channel, and what is sent. */
-export function Console({ talk }: { talk: Talk }): JSX.Element {
+/**
+ * What goes over a channel, and what is sent.
+ * @param refused why nothing may be sent
+ */
+export function Console({ talk, refused }: { talk: Talk; refused: string | undefined }): JSX.Element {
   const { history } = talk;
   const view = useSignal<PayloadView>("text");
   const search = useSignal("");
@@ -103,7 +106,7 @@ export function Console({ talk }: { talk: Talk }): JSX.Element {
         }}
       />
       {selected.value !== undefined && <Detail entry={selected.value} view={view.value} />}
-      <Sender talk={talk} />
+      <Sender talk={talk} refused={refused} />
     </div>
   );
 }

@@ -8,10 +8,11 @@ import { lostOf } from "./endpoint-table.tsx";
 import { address, byteRate, number, rate } from "./format.ts";
 import { Attach, spaced } from "./guest-page.tsx";
 import { endpointLines } from "./lines.ts";
-import { endpoints, guests, link, traffic } from "./live.ts";
-import { CopyLine, Facts, StateMark, TroubleNote } from "./parts.tsx";
+import { endpoints, guests, isService, link, traffic } from "./live.ts";
+import { CopyLine, Facts, Refused, StateMark, TroubleNote } from "./parts.tsx";
 import { printable } from "./payload.ts";
 import { Plot } from "./plot.tsx";
+import { refusalOf, useAccess } from "./rights.ts";
 import type { Tab } from "./route.ts";
 import { endpointAddress, guestAddress, tabs } from "./route.ts";
 import { bridge, token } from "./session.ts";
@@ -20,10 +21,7 @@ import { TerminalView } from "./terminal.tsx";
 
 /** What the services of the emulated guest are best looked at with. */
 const isTerminal = (name: string): boolean => /tty|console|shell/i.test(name);
-const isSensor = ({ guest, name, origin }: Endpoint): boolean =>
-  name === "sensor" &&
-  origin === "guest" &&
-  guests.value.some((each) => each.name === guest && each.kind === "emulated");
+const isSensor = (endpoint: Endpoint): boolean => isService(endpoint, "sensor");
 
 export function EndpointPage({ path, tab }: { path: string; tab: Tab | undefined }): JSX.Element {
   const endpoint = endpoints.value.find((each) => each.path === path);
@@ -58,7 +56,9 @@ function Known({
   gone: boolean;
   tab: Tab | undefined;
 }): JSX.Element {
-  const { guest, name, path, origin, state } = endpoint;
+  const { guest, id, name, path, origin, state } = endpoint;
+  const may = useAccess(guest, id);
+  const [unread, unsent] = [refusalOf(may, "read"), refusalOf(may, "write")];
   const talk = useSignal<Talk | undefined>(undefined);
   useEffect(() => {
     const opened = new Talk(path);
@@ -87,19 +87,25 @@ function Known({
           {printable(name)}
         </h1>
         <StateMark state={gone ? "gone" : state} />
-        {origin === "host" && !gone && <Withdraw endpoint={endpoint} />}
+        {origin === "host" && !gone && <Withdraw endpoint={endpoint} refused={refusalOf(may, "announce")} />}
       </header>
       <About endpoint={endpoint} />
       <Tabs path={path} current={current}>
         {talk.value === undefined ? null : (
           <>
+            <Refused reason={unread} />
             <Connection talk={talk.value} />
-            {current === "console" && <Console talk={talk.value} />}
-            {current === "terminal" && <TerminalView talk={talk.value} />}
+            {current === "console" && <Console talk={talk.value} refused={unsent} />}
+            {current === "terminal" && <TerminalView talk={talk.value} refused={unsent} />}
             {current === "plot" && (
-              <Plot talk={talk.value} start={isSensor(endpoint) ? "start 10" : undefined} />
+              <Plot
+                talk={talk.value}
+                start={isSensor(endpoint) ? "start 10" : undefined}
+                settled={may !== undefined}
+                refused={unsent}
+              />
             )}
-            {current === "connect" && <Connect endpoint={endpoint} />}
+            {current === "connect" && <Connect endpoint={endpoint} refused={unsent} />}
           </>
         )}
       </Tabs>
@@ -107,11 +113,15 @@ function Known({
   );
 }
 
-/** How others get to the endpoint, and to its guest, where that is a virtual machine. */
-function Connect({ endpoint }: { endpoint: Endpoint }): JSX.Element {
+/**
+ * How others get to the endpoint, and to its guest, where that is a virtual machine.
+ * @param refused why whoever has this page's token cannot send
+ */
+function Connect({ endpoint, refused }: { endpoint: Endpoint; refused: string | undefined }): JSX.Element {
   const guest = guests.value.find(({ name }) => name === endpoint.guest);
   return (
     <>
+      <Refused reason={refused} />
       {endpointLines(endpoint, bridge, token.value !== undefined).map((line) => (
         <CopyLine key={line.title} line={line} />
       ))}
@@ -138,13 +148,13 @@ function About({ endpoint }: { endpoint: Endpoint }): JSX.Element {
           ["origin", `${origin}, name service ${ns}`],
           ["generation", number(generation)],
           ["longest message", `${number(mtu)} bytes`],
+          ["path", <code key="path">{path}</code>],
         ]}
       />
       <details>
         <summary>All counters</summary>
         <Facts
           facts={[
-            ["path", <code key="path">{path}</code>],
             ["id", id],
             ...Object.entries(counters).map(([key, value]) => [spaced(key), number(value)] as const),
           ]}

@@ -82,22 +82,30 @@ export function spaced(name: string): string {
   return name.replaceAll(/[A-Z]/g, (letter) => ` ${letter.toLowerCase()}`);
 }
 
-/** The bridge does not tell where its sockets are: whoever asks knows it, or writes it here. */
+/** The bridge does not tell where its sockets are: whoever has configured it knows, and writes it here. */
 export function Attach({ guest }: { guest: Guest }): JSX.Element {
-  const path = useSignal(`/tmp/${guest.name}.sock`);
+  const path = useSignal("");
+  const placeholder = `/path/to/${guest.name}.sock`;
   return (
     <section aria-labelledby="attach">
       <h2 id="attach">Attach a virtual machine</h2>
       <label class="field">
         Socket of this guest, as configured
         <input
+          placeholder={placeholder}
           value={path}
           onInput={({ currentTarget }) => {
             path.value = currentTarget.value;
           }}
         />
       </label>
-      {qemuLines(guest, path.value).map((line) => (
+      {path.value === "" && (
+        <p class="hint">
+          The bridge tells nobody where its sockets are: {placeholder} stands below for the path of this one,
+          which is in its configuration, or in the --guest of its command line.
+        </p>
+      )}
+      {qemuLines(guest, path.value || placeholder).map((line) => (
         <CopyLine key={line.title} line={line} />
       ))}
     </section>

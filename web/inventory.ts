@@ -3,7 +3,8 @@ import type { Endpoint, Guest } from "../schemas/index.ts";
 
 /**
  * Guests and endpoints. Events say which there are and in which state; how much went through them only looks say. Each
- * value that is shown is the newest of both. Until the events are complete the looks say everything.
+ * value that is shown is the newest of both. Until the events are complete, and after they were lost, the looks say
+ * everything.
  */
 export class Inventory {
   #complete = false;
@@ -14,7 +15,7 @@ export class Inventory {
   #seenGuests = new Map<string, Guest>();
   #seenEndpoints = new Map<string, Endpoint>();
 
-  /** Whether events have said everything. */
+  /** Whether events have said everything, and go on coming. */
   get complete(): boolean {
     return this.#complete;
   }
@@ -27,6 +28,7 @@ export class Inventory {
     this.#guests = known.guests;
     this.#endpoints = known.endpoints;
     if (change.type === "ready") this.#complete = true;
+    else if (change.type === "lost") this.#complete = false;
     // The event was made after the look.
     else if (change.type === "guest") this.#seenGuests.delete(change.guest.name);
     else if (change.type === "endpoint") this.#seenEndpoints.delete(change.endpoint.id);

@@ -1,7 +1,7 @@
 import { batch, signal } from "@preact/signals";
 import { guests as fetchGuests, list, RpmsgError, watch } from "../client/index.ts";
-import type { Endpoint, Guest } from "../schemas/index.ts";
-import { metrics } from "./api.ts";
+import type { Access, Endpoint, Guest } from "../schemas/index.ts";
+import { access, metrics } from "./api.ts";
 import { Inventory } from "./inventory.ts";
 import type { Buckets } from "./latency.ts";
 import { bucketsOf, quantile, since } from "./latency.ts";
@@ -19,7 +19,7 @@ const METRICS_PERIOD = 2000;
 const TOGETHER = 50;
 /** Milliseconds that charts show. */
 const SHOWN = 300_000;
-/** Milliseconds after which it is told that no events come. */
+/** Milliseconds after which it is told what to do where no events come. */
 const PATIENCE = 5000;
 /** Looks that the small line of an endpoint shows. */
 const SPARK = 60;
@@ -37,8 +37,16 @@ export interface Traffic {
 export const link = signal<"loading" | "asking" | "live" | "lost">("loading");
 /** What is wrong, while the link is asking or lost. */
 export const linkTrouble = signal<Trouble | undefined>(undefined);
-/** Why states are as old as the last look. */
+/** Whether events come: without them, states are as old as the last look. */
+export const hearing = signal(true);
+/** Why they have not come for a while. */
 export const eventsTrouble = signal<Trouble | undefined>(undefined);
+/** When the last look came, in milliseconds since 1970. */
+export const lookedAt = signal<number | undefined>(undefined);
+/** Who this page is to the bridge; undefined until it has said. */
+export const self = signal<Access | undefined>(undefined);
+/** Grows whenever the bridge, or another one in its place, is there anew: what was asked once may be otherwise. */
+export const arrivals = signal(0);
 export const guests = signal<readonly Guest[]>([]);
 export const endpoints = signal<readonly Endpoint[]>([]);
 /** By id of the endpoint. */
@@ -52,6 +60,12 @@ export const latency = new Series(2, SHOWN / METRICS_PERIOD);
 export const latencyTrouble = signal<Trouble | undefined>(undefined);
 /** Grows with every look. */
 export const ticks = signal(0);
+
+/** Whether an endpoint is a service that every emulated guest of the bridge has. */
+export function isService({ guest, name, origin }: Endpoint, wanted: string): boolean {
+  const isEmulated = guests.value.some((each) => each.name === guest && each.kind === "emulated");
+  return name === wanted && origin === "guest" && isEmulated;
+}
 
 const meters = new Map<string, Meter>();
 const total = new Meter();
@@ -102,18 +116,14 @@ async function run(refused?: Trouble): Promise<void> {
 /** Events say what there is, and in which state. */
 async function follow(inventory: Inventory, end: AbortSignal): Promise<void> {
   const view = watch(bridge, { ...credentials(), signal: end, reconnect: { initial: true } });
-  const late = setTimeout(() => {
-    eventsTrouble.value = {
-      text: "The bridge's events do not come: what is shown is as old as the last look.",
-      code: "no-events",
-      advice:
-        "Close other tabs that have this page: of a bridge, and of a browser, there are only so many event streams. " +
-        "The page tries again.",
-    };
-  }, PATIENCE);
+  void introduce();
+  let late = tellLater("The bridge's events do not come.");
   const settle = (): void => {
     clearTimeout(late);
-    eventsTrouble.value = undefined;
+    batch(() => {
+      hearing.value = true;
+      eventsTrouble.value = undefined;
+    });
   };
   end.addEventListener("abort", settle, { once: true });
   let timer: ReturnType<typeof setTimeout> | undefined;
@@ -121,6 +131,12 @@ async function follow(inventory: Inventory, end: AbortSignal): Promise<void> {
     inventory.heard(change, view);
     if (change.type === "ready") {
       settle();
+      arrivals.value++;
+      void introduce();
+      reasons.dispatchEvent(new Event("look"));
+    } else if (change.type === "lost") {
+      hearing.value = false;
+      late = tellLater(`The bridge's events do not come any more (${change.reason}).`);
       reasons.dispatchEvent(new Event("look"));
     }
     if (inventory.complete) {
@@ -131,6 +147,27 @@ async function follow(inventory: Inventory, end: AbortSignal): Promise<void> {
     }
   }
   clearTimeout(timer);
+}
+
+/** Looks go on meanwhile, and mostly the events are there again before anybody could read it. */
+function tellLater(text: string): ReturnType<typeof setTimeout> {
+  return setTimeout(() => {
+    batch(() => {
+      hearing.value = false;
+      eventsTrouble.value = {
+        text: `${text} States, and which endpoints there are, are as old as the last look.`,
+        code: "no-events",
+        advice:
+          "The page connects again by itself. Where that does not help close other tabs that have this page: of a " +
+          "bridge, and of a browser, there are only so many event streams.",
+      };
+    });
+  }, PATIENCE);
+}
+
+/** Asks who this page is to the bridge. One that cannot say lets it try everything. */
+async function introduce(): Promise<void> {
+  self.value = await access({}).catch(() => undefined);
 }
 
 function show(inventory: Inventory): void {
@@ -200,6 +237,7 @@ function take(
   for (const id of meters.keys()) if (!measured.has(id)) meters.delete(id);
   batch(() => {
     show(inventory);
+    lookedAt.value = now;
     link.value = "live";
     linkTrouble.value = undefined;
     traffic.value = measured;

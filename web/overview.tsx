@@ -3,9 +3,19 @@ import { Chart } from "./chart.tsx";
 import { EndpointTable } from "./endpoint-table.tsx";
 import { byteRate, duration, rate } from "./format.ts";
 import { Occupancy } from "./guest-page.tsx";
-import { bytes, endpoints, guests, latency, latencyTrouble, link, messages, ticks } from "./live.ts";
+import {
+  bytes,
+  endpoints,
+  guests,
+  isService,
+  latency,
+  latencyTrouble,
+  link,
+  messages,
+  ticks,
+} from "./live.ts";
 import { StateMark } from "./parts.tsx";
-import { guestAddress } from "./route.ts";
+import { endpointAddress, guestAddress } from "./route.ts";
 
 /** All guests and endpoints, and what goes on. */
 export function Overview(): JSX.Element {
@@ -28,25 +38,41 @@ export function Overview(): JSX.Element {
           version={version}
           label={byteRate}
         />
-        <div>
-          <Chart
-            title="Latency"
-            lines={["median", "99 %"]}
-            columns={latency.columns}
-            version={version}
-            label={duration}
-          />
+        <Chart
+          title="Latency"
+          lines={["median", "99 %"]}
+          columns={latency.columns}
+          version={version}
+          label={duration}
+          scale="tens"
+        >
           {latencyTrouble.value !== undefined && (
             <p class="hint">
               Of the bridge's metrics, which need a token with the right admin for */*. (
               {latencyTrouble.value.code})
             </p>
           )}
-        </div>
+        </Chart>
       </section>
+      <FirstSteps />
       <GuestTable />
       <EndpointTable all={endpoints.value} withGuest />
     </>
+  );
+}
+
+/** Who has just started the emulated guest sees nothing go on: it says nothing before it is asked. */
+function FirstSteps(): JSX.Element | null {
+  const [sensor, tty] = ["sensor", "tty"].map((name) =>
+    endpoints.value.find((each) => isService(each, name)),
+  );
+  const quiet = endpoints.value.every(({ counters }) => counters.messagesFromGuest === 0);
+  if (!quiet || sensor === undefined || tty === undefined) return null;
+  return (
+    <p class="hint">
+      Nothing has been said yet. Live data: open <a href={endpointAddress(sensor.path)}>sensor</a>, which
+      draws itself, or <a href={endpointAddress(tty.path)}>tty</a>, a line shell.
+    </p>
   );
 }
 

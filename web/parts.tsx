@@ -17,6 +17,16 @@ export function TroubleNote({ trouble }: { trouble: Trouble | undefined }): JSX.
   );
 }
 
+/** Why what stands beside it is not to be had. */
+export function Refused({ reason, id }: { reason: string | undefined; id?: string }): JSX.Element | null {
+  if (reason === undefined) return null;
+  return (
+    <p class="refused" id={id}>
+      {reason}
+    </p>
+  );
+}
+
 /** A state, with a mark that says the same without colour. */
 export function StateMark({ state }: { state: string }): JSX.Element {
   return (

@@ -14,8 +14,17 @@ const MOST_POINTS = 1200;
 /** Milliseconds between two points: of more messages than that a sample is drawn. */
 const APART = 20;
 
+interface PlotProps {
+  talk: Talk;
+  /** What the guest is to be told first. */
+  start: string | undefined;
+  /** Whether it is known what may be sent, and why nothing may. */
+  settled: boolean;
+  refused: string | undefined;
+}
+
 /** Draws the numbers in JSON messages, one small chart a field: their scales have nothing to do with each other. */
-export function Plot({ talk, start }: { talk: Talk; start: string | undefined }): JSX.Element {
+export function Plot({ talk, start, settled, refused }: PlotProps): JSX.Element {
   const fields = useRef(new Map<string, Series>());
   const hidden = useSignal<ReadonlySet<string>>(new Set());
   const seen = useRef({ messages: 0, drawn: 0, at: Number.NEGATIVE_INFINITY });
@@ -42,7 +51,8 @@ export function Plot({ talk, start }: { talk: Talk; start: string | undefined })
     [talk],
   );
   // A sensor of the emulated guest says nothing before it is asked.
-  const wanted = talk.connection.value === "open" && !talk.asked.value;
+  const mayAsk = settled && refused === undefined;
+  const wanted = mayAsk && talk.connection.value === "open" && !talk.asked.value;
   useEffect(() => {
     if (start !== undefined && wanted) void talk.ask(start);
   }, [talk, start, wanted]);
@@ -87,13 +97,13 @@ export function Plot({ talk, start }: { talk: Talk; start: string | undefined })
                   version={version}
                   label={(value) => (value === null || value === undefined ? "–" : number(value, 3))}
                   height={160}
-                  fromZero={false}
+                  scale="close"
                 />
               ))}
           </div>
         </>
       )}
-      <Sender talk={talk} />
+      <Sender talk={talk} refused={refused} />
     </>
   );
 }

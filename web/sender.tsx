@@ -3,7 +3,7 @@ import type { JSX, TargetedKeyboardEvent } from "preact";
 import { useEffect, useRef } from "preact/hooks";
 import { number } from "./format.ts";
 import { pause } from "./pace.ts";
-import { Choice, TroubleNote } from "./parts.tsx";
+import { Choice, Refused, TroubleNote } from "./parts.tsx";
 import { cut, parseHex } from "./payload.ts";
 import type { Talk } from "./talk.ts";
 import { troubleOf } from "./trouble.ts";
@@ -17,8 +17,11 @@ const MOST_LINES = 100;
 const SHORTEST = 1;
 const MOST_TIMES = 1_000_000;
 
-/** Sends: a line, bytes or a file, once or again and again. */
-export function Sender({ talk }: { talk: Talk }): JSX.Element {
+/**
+ * Sends: a line, bytes or a file, once or again and again.
+ * @param refused why it may not
+ */
+export function Sender({ talk, refused }: { talk: Talk; refused: string | undefined }): JSX.Element {
   const kind = useSignal<Kind>("text");
   const text = useSignal("");
   const newline = useSignal(false);
@@ -83,87 +86,94 @@ export function Sender({ talk }: { talk: Talk }): JSX.Element {
         void submit();
       }}
     >
-      <div class="bar">
-        <Choice
-          legend="Send"
-          options={kinds}
-          value={kind.value}
-          onChange={(value) => {
-            kind.value = value;
-          }}
-        />
-        {kind.value === "file" ? (
-          <input
-            type="file"
-            aria-label="File to send"
-            onChange={({ currentTarget }) => {
-              file.value = currentTarget.files?.[0];
+      <Refused reason={refused} id="send-refused" />
+      <fieldset
+        disabled={refused !== undefined}
+        aria-describedby={refused === undefined ? undefined : "send-refused"}
+      >
+        <legend class="hidden">A message to the guest</legend>
+        <div class="bar">
+          <Choice
+            legend="Send"
+            options={kinds}
+            value={kind.value}
+            onChange={(value) => {
+              kind.value = value;
             }}
           />
-        ) : (
-          <input
-            class="message"
-            aria-label="Message"
-            placeholder={kind.value === "hex" ? "01 ff 2a" : "a message; arrow up brings the last one back"}
-            autocomplete="off"
-            spellcheck={false}
-            value={text}
-            onInput={({ currentTarget }) => {
-              text.value = currentTarget.value;
-            }}
-            onKeyDown={recall}
-          />
-        )}
-        {running.value === undefined ? (
-          <button type="submit">Send</button>
-        ) : (
-          <button type="button" onClick={() => running.value?.abort()}>
-            Stop
-          </button>
-        )}
-      </div>
-      <div class="bar">
-        {kind.value === "text" && (
+          {kind.value === "file" ? (
+            <input
+              type="file"
+              aria-label="File to send"
+              onChange={({ currentTarget }) => {
+                file.value = currentTarget.files?.[0];
+              }}
+            />
+          ) : (
+            <input
+              class="message"
+              aria-label="Message"
+              placeholder={kind.value === "hex" ? "01 ff 2a" : "a message; arrow up brings the last one back"}
+              autocomplete="off"
+              spellcheck={false}
+              value={text}
+              onInput={({ currentTarget }) => {
+                text.value = currentTarget.value;
+              }}
+              onKeyDown={recall}
+            />
+          )}
+          {running.value === undefined ? (
+            <button type="submit">Send</button>
+          ) : (
+            <button type="button" onClick={() => running.value?.abort()}>
+              Stop
+            </button>
+          )}
+        </div>
+        <div class="bar">
+          {kind.value === "text" && (
+            <label>
+              <input
+                type="checkbox"
+                checked={newline}
+                onChange={({ currentTarget }) => {
+                  newline.value = currentTarget.checked;
+                }}
+              />{" "}
+              with a line end
+            </label>
+          )}
           <label>
             <input
-              type="checkbox"
-              checked={newline}
+              type="number"
+              min={1}
+              max={MOST_TIMES}
+              value={times}
               onChange={({ currentTarget }) => {
-                newline.value = currentTarget.checked;
+                times.value = settled(currentTarget, 1);
               }}
             />{" "}
-            with a line end
+            times
           </label>
-        )}
-        <label>
-          <input
-            type="number"
-            min={1}
-            max={MOST_TIMES}
-            value={times}
-            onChange={({ currentTarget }) => {
-              times.value = settled(currentTarget, 1);
-            }}
-          />{" "}
-          times
-        </label>
-        <label>
-          every{" "}
-          <input
-            type="number"
-            min={SHORTEST}
-            max={3_600_000}
-            value={interval}
-            onChange={({ currentTarget }) => {
-              interval.value = settled(currentTarget, 1000);
-            }}
-          />{" "}
-          ms
-        </label>
-        <span class="hint" role="status">
-          {progress}
-        </span>
-      </div>
+          <label>
+            every{" "}
+            <input
+              type="number"
+              min={SHORTEST}
+              max={3_600_000}
+              value={interval}
+              onChange={({ currentTarget }) => {
+                interval.value = settled(currentTarget, 1000);
+              }}
+            />{" "}
+            ms
+          </label>
+          <span class="hint" role="status">
+            {progress}
+          </span>
+        </div>
+      </fieldset>
       {kind.value === "file" && (
         <p class="hint">
           A file that is longer than a message ({number(talk.mtu.value)} bytes) is sent as several, in order.

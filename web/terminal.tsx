@@ -3,7 +3,7 @@ import type { JSX } from "preact";
 import { useEffect, useRef } from "preact/hooks";
 import { repaint } from "./colours.ts";
 import { number } from "./format.ts";
-import { TroubleNote } from "./parts.tsx";
+import { Refused, TroubleNote } from "./parts.tsx";
 import { cut } from "./payload.ts";
 import type { Screen } from "./screen.ts";
 import type { Talk } from "./talk.ts";
@@ -12,18 +12,25 @@ import { notLoaded } from "./trouble.ts";
 /** Bytes of what came before that it begins with, at most. */
 const MOST_BEFORE = 128 * 1024;
 
-/** A terminal on a channel: every key is a message, as it is on a tty. What draws it is loaded here. */
-export function TerminalView({ talk }: { talk: Talk }): JSX.Element {
+/**
+ * A terminal on a channel: every key is a message, as it is on a tty. What draws it is loaded here.
+ * @param refused why nothing may be sent: keys do nothing then
+ */
+export function TerminalView({ talk, refused }: { talk: Talk; refused: string | undefined }): JSX.Element {
   const place = useRef<HTMLDivElement>(null);
   const screen = useRef<Screen | undefined>(undefined);
   const unseen = useSignal(0);
+  const silent = useRef(false);
+  silent.current = refused !== undefined;
   useEffect(() => {
     let gone = false;
     let silence = (): void => {};
     const open = async (): Promise<void> => {
       const { Screen: Opened } = await import("./screen.ts");
       if (gone || place.current === null) return;
-      const opened = new Opened(place.current, (keys) => sendKeys(talk, keys));
+      const opened = new Opened(place.current, (keys) => {
+        if (!silent.current) sendKeys(talk, keys);
+      });
       screen.current = opened;
       opened.replay(before(talk));
       silence = talk.onMessage(({ data }) => {
@@ -45,9 +52,11 @@ export function TerminalView({ talk }: { talk: Talk }): JSX.Element {
   useEffect(() => screen.current?.repaint(), [painted]);
   return (
     <>
+      <Refused reason={refused} />
       <div class="screen" ref={place} />
       <p class="hint">
-        Keys go to the guest as they are typed. Shift and Tab leave the terminal.
+        {refused === undefined ? "Keys go to the guest as they are typed." : "Keys go nowhere."} Shift and Tab
+        leave the terminal.
         {unseen.value > 0 && ` ${number(unseen.value)} bytes came too fast to be shown.`}
       </p>
       <TroubleNote trouble={talk.failure.value} />

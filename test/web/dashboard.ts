@@ -1,5 +1,8 @@
+import { join } from "node:path";
 import type { Browser, BrowserContextOptions, Page } from "playwright-core";
 import { expect, onTestFinished } from "vitest";
+import type { RunningBridge } from "../server/support.ts";
+import { testBridge, testDirectory } from "../server/support.ts";
 
 /** What a page complained of: scripts that failed, and what its policy refused. */
 const complaints = new WeakMap<Page, string[]>();
@@ -66,4 +69,33 @@ export async function account(
 /** The row of an endpoint in the list. */
 export function rowOf(page: Page, name: string) {
   return page.getByRole("row").filter({ has: page.getByRole("link", { name, exact: true }) });
+}
+
+/** Every view of `viewsBridge`, and what is there when it is complete. */
+export const places = [
+  ["#/", ".charts canvas"],
+  ["#/guests/demo", "form"],
+  ["#/guests/vm", ".copy pre"],
+  ["#/guests/nobody", ".hint a"],
+  ["#/ws/v1/demo/echo", ".sender"],
+  ["#/ws/v1/demo/tty", ".xterm-rows"],
+  ["#/ws/v1/demo/sensor", "canvas"],
+  ["#/ws/v1/demo/echo?view=connect", "pre"],
+  ["#/ws/v1/demo/news", ".title button"],
+  ["#/ws/v1/vm/panel?view=connect", ".copy pre"],
+  ["#/ws/v1/demo/nothing", ".hint a"],
+] as const;
+
+/** A bridge with something for each view: guests of both kinds, endpoints of both sides. */
+export async function viewsBridge(readOnly = false): Promise<RunningBridge> {
+  const path = join(testDirectory(), "vm.sock");
+  const running = await testBridge({
+    readOnly,
+    guests: {
+      demo: { kind: "emulated", endpoints: [{ name: "news" }] },
+      vm: { kind: "vhost-user", path, endpoints: [{ name: "panel" }] },
+    },
+  });
+  await running.endpoint("sensor");
+  return running;
 }

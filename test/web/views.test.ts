@@ -5,8 +5,18 @@ import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { launchBrowser, missingBrowser } from "../client/chromium.ts";
 import { Network } from "../client/stage.ts";
 import { testBridge } from "../server/support.ts";
+import { allRights } from "../server/tokens.ts";
 import { vhostBridge } from "../server/vhost-guest.ts";
-import { account, expectNoComplaints, openDashboard, overflow, rowOf, tally } from "./dashboard.ts";
+import {
+  account,
+  expectNoComplaints,
+  openDashboard,
+  overflow,
+  places,
+  rowOf,
+  tally,
+  viewsBridge,
+} from "./dashboard.ts";
 
 const missing = missingBrowser();
 const why = missing === undefined ? "" : ` (not here: ${missing})`;
@@ -452,23 +462,17 @@ describe.skipIf(missing !== undefined)(`the dashboard, in Chromium${why}`, { tim
   });
 
   test("every view fits in 360 pixels", async () => {
-    const { url, endpoint } = await testBridge();
-    await endpoint("sensor");
+    const { url } = await viewsBridge();
     const page = await openDashboard(browser, url, { viewport: { width: 360, height: 640 } });
-    const places = [
-      ["#/", ".charts canvas"],
-      ["#/guests/demo", "form"],
-      ["#/ws/v1/demo/echo", ".sender"],
-      ["#/ws/v1/demo/tty", ".xterm-rows"],
-      ["#/ws/v1/demo/sensor", "canvas"],
-      ["#/ws/v1/demo/echo?view=connect", "pre"],
-    ] as const;
     for (const [place, complete] of places) {
       await page.goto(`${url}/${place}`);
       await page.locator(complete).first().waitFor();
-      const wide = await overflow(page);
-      expect([place, wide]).toEqual([place, []]);
+      expect([place, await overflow(page)]).toEqual([place, []]);
     }
+    const strict = await testBridge({ tokens: [allRights().config], readOnly: true });
+    await page.goto(strict.url);
+    await page.getByLabel("Token").waitFor();
+    expect(await overflow(page)).toEqual([]);
   });
 
   test("the keyboard alone gets to an endpoint, through its views, and sends", async () => {
