@@ -1,7 +1,7 @@
 import { once } from "node:events";
 import type { Socket } from "node:net";
 import { connect } from "node:net";
-import { describe, expect, onTestFinished, test } from "vitest";
+import { describe, expect, onTestFinished, test, vi } from "vitest";
 import { WebSocket } from "ws";
 import type { ConfigInput, Problem } from "../../schemas/index.ts";
 import { Config } from "../../schemas/index.ts";
@@ -191,10 +191,17 @@ test("connectionsPerToken: a token has so many, whatever the address", () => {
   expect([...counts.entries()]).toEqual([["connectionsPerToken", 2]]);
 });
 
+/** Time stands still: however slow the test is, no bucket is filled again. */
+function stopTime(): void {
+  vi.spyOn(performance, "now").mockReturnValue(performance.now());
+  onTestFinished(() => void vi.restoreAllMocks());
+}
+
 describe("rates of an address", () => {
   test("connectRate: upgrades beyond the burst are refused, and told when to come again", async () => {
     const running = await proxied({ connectRate: { perSecond: 1, burst: 3 } });
     await running.endpoint("echo");
+    stopTime();
     for (let i = 0; i < 3; i++) await end(await open(running, "203.0.113.9"));
     const socket = new WebSocket(`${running.url.replace("http", "ws")}/ws/v1/demo/echo`, {
       headers: from("203.0.113.9"),
@@ -224,6 +231,7 @@ describe("rates of an address", () => {
 
   test("requestRate: requests beyond the burst are refused with Retry-After", async () => {
     const running = await proxied({ requestRate: { perSecond: 1, burst: 3 } });
+    stopTime();
     const get = (address: string) => fetch(`${running.url}/api/v1/guests`, { headers: from(address) });
     for (let i = 0; i < 3; i++) expect((await get("203.0.113.9")).status).toBe(200);
     const refused = await get("203.0.113.9");

@@ -52,7 +52,8 @@ test("announcementRate: beyond it the guest waits, and nothing that it says is l
   const start = performance.now();
   await running.sayAll(100, (i) => `t${i}`);
   await running.endpoint("t99");
-  expect(performance.now() - start).toBeGreaterThan(400);
+  // 20 at once, and the others 5 ms apart.
+  expect(performance.now() - start).toBeGreaterThan(350);
   expect(reached(running, "announcementRate")).toBeGreaterThan(0);
   const names = (await running.endpoints()).map(({ name }) => name);
   expect(names).toEqual([
