@@ -80,6 +80,8 @@ class MixedRun {
   readonly #guest: MixedGuest;
   readonly #clients: MixedClients;
   #bridge: { close(): void | Promise<void> } | undefined;
+  /** It has lasted as long as it is to. */
+  #isLate = false;
   #isEnding = false;
   #pauses = 0;
 
@@ -107,6 +109,7 @@ class MixedRun {
     this.#clients.start();
     const guest = [this.#resets(), this.#naps()];
     await over;
+    this.#isLate = true;
     // A busy machine needs longer until there was something of everything.
     const latest = performance.now() + PATIENCE;
     while (!this.#wasMixed && performance.now() < latest) await delay(20);
@@ -135,13 +138,18 @@ class MixedRun {
     );
   }
 
+  /** Nothing happens to the guest any more: what is yet to come through comes. */
+  get #isCalm(): boolean {
+    return this.#isEnding || (this.#isLate && this.#guest.boots > 1);
+  }
+
   async close(): Promise<void> {
     this.#clients.close();
     await this.#bridge?.close();
   }
 
   async #resets(): Promise<void> {
-    while (!this.#isEnding) {
+    while (!this.#isCalm) {
       await delay(this.#random.between(400, 1300));
       await this.#rest.over;
       if (this.#random.chance(0.75)) {
@@ -160,7 +168,7 @@ class MixedRun {
 
   /** Now and then the guest takes no messages, so that there are some to wait, to be given up and to be lost. */
   async #naps(): Promise<void> {
-    while (!this.#isEnding) {
+    while (!this.#isCalm) {
       await delay(this.#random.between(50, 400));
       await this.#rest.over;
       this.#guest.doze();
