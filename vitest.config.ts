@@ -37,6 +37,8 @@ export default defineConfig({
     testTimeout: 20_000,
     hookTimeout: 60_000,
     teardownTimeout: 10_000,
+    // Of `expect.poll`, which gives up after a second otherwise: a page of a busy machine takes longer.
+    expect: { poll: { timeout: 15_000 } },
     // A flaky test is a bug.
     retry: 0,
     allowOnly: !ci,
