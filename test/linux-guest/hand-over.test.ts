@@ -9,9 +9,9 @@ const why = available.ok ? "" : ` (not here: ${available.reason})`;
 describe.skipIf(!available.ok)(`a bridge of a stock Linux guest in QEMU is replaced${why}`, () => {
   test.each([
     { isolation: "none", messages: 100_000, handOvers: [15_000, 40_000, 65_000] },
-    { isolation: "process", messages: 15_000, handOvers: [3000, 9000] },
+    { isolation: "process", messages: 10_000, handOvers: [2000, 6000] },
   ] as const)(
-    "after $handOvers of $messages messages, isolation $isolation: each is answered once and in order",
+    "while $messages messages go both ways, isolation $isolation: each is answered once and in order",
     {
       timeout: 900_000,
     },
