@@ -1,5 +1,5 @@
-import type { ServerResponse } from "node:http";
 import type { FastifyInstance } from "fastify";
+import { limitTime } from "./answer-time.ts";
 import type { Bridge } from "./bridge.ts";
 import type { Holder } from "./memory-budget.ts";
 
@@ -26,14 +26,4 @@ export function limitAnswers(app: FastifyInstance, bridge: Bridge): void {
     }
     limitTime(raw, bridge);
   });
-}
-
-/** Ends the connection of a client that takes too long to take an answer, from now on. */
-export function limitTime(response: ServerResponse, { limits, counts }: Bridge): void {
-  if (response.destroyed) return;
-  const timer = setTimeout(() => {
-    counts.limits.add("responseTimeout");
-    response.destroy();
-  }, limits.responseTimeout).unref();
-  response.once("close", () => clearTimeout(timer));
 }

@@ -80,7 +80,7 @@ export function buildApp(bridge: Bridge, tls?: SecureOptions): FastifyInstance {
     bodyLimit: bodyBytes,
     requestTimeout,
     http,
-    clientErrorHandler: (error, socket) => endUnreadable(error, socket, turns, counts),
+    clientErrorHandler: (error, socket) => endUnreadable(error, socket, turns, bridge),
     // To what is here the two kinds of servers are the same.
     ...((tls && { https: { ...http, handshakeTimeout: headersTimeout, ...tls } }) as object),
     // No connection holds up a stop. "idle" would leave those on which no request has come yet.

@@ -305,7 +305,7 @@ export class Bridge implements ChannelHost {
       const { code } = problem;
       const [path = ""] = (request.url ?? "").split("?");
       this.log.write("upgrade-refused", { code, peer: peer.address, path });
-      refuse(stream, problem);
+      refuse(stream, problem, this);
     }
   }
 

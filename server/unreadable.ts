@@ -1,5 +1,6 @@
 import type { Socket } from "node:net";
 import type { InTurn } from "./access/in-turn.ts";
+import type { Bridge } from "./bridge.ts";
 import type { ClientCounts } from "./client-counts.ts";
 import { HttpProblem } from "./problem.ts";
 import { refuse } from "./refuse.ts";
@@ -16,14 +17,14 @@ export function endUnreadable(
   error: NodeJS.ErrnoException,
   socket: Socket,
   turns: InTurn,
-  counts: ClientCounts,
+  bridge: Pick<Bridge, "limits" | "counts">,
 ): void {
   // What comes while the answer to the first error goes out.
   if (socket.writableEnded && !socket.destroyed) return;
-  const fault = counts.headFault(error);
+  const fault = bridge.counts.headFault(error);
   if (!socket.writable || !OF_HTTP.test(error.code ?? "") || !turns.awaits(socket))
     return void socket.destroy();
-  refuse(socket, problemOf(fault, error));
+  refuse(socket, problemOf(fault, error), bridge);
 }
 
 function problemOf(fault: ReturnType<ClientCounts["headFault"]>, { message }: Error): HttpProblem {

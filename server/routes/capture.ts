@@ -4,7 +4,7 @@ import type { FastifyPluginAsyncZod } from "fastify-type-provider-zod";
 import { z } from "zod";
 import { CaptureQuery } from "../../schemas/index.ts";
 import { atExpiry } from "../access/expiry.ts";
-import { limitTime } from "../answer-limits.ts";
+import { limitTime } from "../answer-time.ts";
 import type { Bridge } from "../bridge.ts";
 import type { Capture } from "../capture/capture.ts";
 import type { Holder } from "../memory-budget.ts";

@@ -1,6 +1,6 @@
 import type { FastifyInstance, FastifyReply, FastifyRequest, RouteOptions } from "fastify";
 import { z } from "zod";
-import { limitTime } from "../answer-limits.ts";
+import { limitTime } from "../answer-time.ts";
 import type { Bridge } from "../bridge.ts";
 import { once } from "../once.ts";
 

@@ -1,5 +1,5 @@
 import type { FastifyPluginAsync, FastifyReply, FastifyRequest } from "fastify";
-import { limitTime } from "../answer-limits.ts";
+import { limitTime } from "../answer-time.ts";
 import type { Bridge } from "../bridge.ts";
 import { once } from "../once.ts";
 

@@ -1,9 +1,12 @@
 import { once } from "node:events";
 import { connect } from "node:net";
+import { Duplex } from "node:stream";
 import { connect as connectTls } from "node:tls";
 import { expect, onTestFinished, test } from "vitest";
 import { Problem } from "../../schemas/index.ts";
 import { startBridge } from "../../server/index.ts";
+import { HttpProblem } from "../../server/problem.ts";
+import { refuse } from "../../server/refuse.ts";
 import { Authority } from "./certificates.ts";
 import type { RunningBridge } from "./support.ts";
 import { eventually, testBridge, testDirectory } from "./support.ts";
@@ -159,6 +162,15 @@ test("a client that goes on after what cannot be read is counted once, and leave
   await answerOn(socket, "nonsense\r\n\r\n");
   await eventually("its end", () => running.bridge.admission.connections === 0 || undefined);
   expect(counted(running.bridge)).toEqual({ malformed: 1 });
+});
+
+test("responseTimeout: a client that does not take such an answer is cut off", async () => {
+  const { bridge } = await testBridge({ limits: { responseTimeout: 20 } });
+  // Of which nothing is ever taken.
+  const stream = new Duplex({ read() {}, write() {} });
+  refuse(stream, new HttpProblem("bad-request", "no"), bridge);
+  await once(stream, "close");
+  expect(new Map(bridge.counts.limits.entries()).get("responseTimeout")).toBe(1);
 });
 
 async function secureBridge(limits = {}) {
