@@ -13,8 +13,8 @@ test(`clients of all kinds and a guest that is reset again and again lose nothin
   expect(figures.problems).toEqual([]);
   // It was a mixed run: everything that can happen did.
   expect(figures.resets).toBeGreaterThan(0);
-  for (const { accepted, received } of Object.values(figures.endpoints)) {
-    expect(accepted).toBeGreaterThan(0);
-    expect(received).toBeGreaterThan(0);
-  }
+  const idle = Object.entries(figures.endpoints).filter(
+    ([, { accepted, received }]) => accepted === 0 || received === 0,
+  );
+  expect(idle).toEqual([]);
 });

@@ -54,6 +54,8 @@ export class MixedGuest {
   readonly problems: string[] = [];
   /** Services that it announces at every boot. */
   readonly announcements: number;
+  /** Of the services that run: each sends until nothing is due, or no buffer is left. */
+  readonly #pumps: (() => boolean)[] = [];
   readonly #random: Random;
   readonly #rest: Rest;
 
@@ -117,24 +119,29 @@ export class MixedGuest {
       seen.sent++;
       return true;
     };
-    const pump = (): void => {
-      for (const stream of streams.values()) {
+    const pump = (): boolean => {
+      for (const stream of [...streams.values()]) {
+        // Whoever finds no buffer is not the first the next time, either.
+        streams.delete(stream.dst);
+        streams.set(stream.dst, stream);
         if (this.quiet || this.#rest.isOn || !stream.isWanted) stream.due = 0;
         while (stream.due > 0) {
           const length = shortest + this.#random.below(context.mtu - shortest + 1);
-          if (!send(stream, kind.data, length)) return;
+          if (!send(stream, kind.data, length)) return false;
           stream.due--;
         }
         if (stream.stopping === undefined) continue;
-        if (!send(stream, kind.stop, FROM_GUEST)) return;
+        if (!send(stream, kind.stop, FROM_GUEST)) return false;
         stream.stopping = undefined;
       }
+      return true;
     };
+    this.#pumps.push(pump);
     const timer = setInterval(() => {
       for (const stream of streams.values()) {
         stream.due = Math.min(4 * burst, stream.due + this.#random.below(burst + 1));
       }
-      pump();
+      this.#pump();
     }, PERIOD).unref();
     return {
       onMessage: (src, bytes, offset) => {
@@ -154,8 +161,21 @@ export class MixedGuest {
         stream.stopping = stream.isWanted ? undefined : heard.length;
         return true;
       },
-      onWritable: pump,
-      close: () => clearInterval(timer),
+      onWritable: () => this.#pump(),
+      close: () => {
+        clearInterval(timer);
+        this.#pumps.splice(this.#pumps.indexOf(pump), 1);
+      },
     };
+  }
+
+  /** All services send what is due, in turn where buffers are few: none has them all on a busy machine. */
+  #pump(): void {
+    for (let i = this.#pumps.length; i > 0; i--) {
+      const [pump] = this.#pumps.splice(0, 1);
+      if (pump === undefined) return;
+      this.#pumps.push(pump);
+      if (!pump()) return;
+    }
   }
 }
