@@ -110,7 +110,7 @@ describe.each(PROFILES)("an emulated guest in this process, %s", (profile) => {
     const { host } = await bootInProcess(profile);
     const clients = Array.from({ length: 4 }, () => host.open({ peer: host.addressOf("echo") }));
     for (let i = 0; i < 20_000; i++) clients[i % 4]?.send(`${i}`);
-    await until(() => clients.every(({ got }) => got.length === 5000), 100_000);
+    await until(() => clients.every(({ got }) => got.length === 5000));
     for (const [n, client] of clients.entries()) {
       expect(client.texts).toEqual(Array.from({ length: 5000 }, (_, i) => `${i * 4 + n}`));
     }
