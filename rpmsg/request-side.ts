@@ -2,7 +2,7 @@ import type { AddressTable } from "./address-table.ts";
 import type { Endpoint } from "./endpoint.ts";
 import { GuestError } from "./errors.ts";
 import type { RingTap } from "./ring-tap.ts";
-import type { DeviceQueue, Segment } from "./virtqueue/device-queue.ts";
+import type { DeviceQueue } from "./virtqueue/device-queue.ts";
 import { HEADER_SIZE, MAX_PAYLOAD } from "./wire/header.ts";
 
 /** Descriptors that are taken from the guest before other work gets its turn. */
@@ -167,7 +167,7 @@ export class RequestSide {
       this.#refuse(queue);
       return;
     }
-    const first = queue.segments[0] as Segment;
+    const { first } = queue;
     const whole = queue.readableCount === 1 && (first.offset & 3) === 0;
     let src: number;
     let dst: number;

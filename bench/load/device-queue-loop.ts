@@ -3,7 +3,6 @@ import { copyWords, wordsOf } from "../../rpmsg/memory/copy-bytes.ts";
 import type { MemoryWindow } from "../../rpmsg/memory/guest-memory.ts";
 import { GuestMemory } from "../../rpmsg/memory/guest-memory.ts";
 import { heapRegion } from "../../rpmsg/memory/heap-memory.ts";
-import type { Segment } from "../../rpmsg/virtqueue/device-queue.ts";
 import { DeviceQueue } from "../../rpmsg/virtqueue/device-queue.ts";
 import { DriverQueue } from "../../rpmsg/virtqueue/driver-queue.ts";
 import { ringSizes } from "../../rpmsg/virtqueue/layout.ts";
@@ -53,7 +52,7 @@ function makeBatch({ loop, size }: QueueLoopOptions): () => void {
     return () => {
       offerAll();
       for (let i = 0; queue.peek(); i++) {
-        const segment = queue.segments[0] as Segment;
+        const segment = queue.first;
         const length = (segment.window.u32[(segment.offset >> 2) + 3] as number) & 0xffff;
         copyWords(segment.window, segment.offset + HEADER_SIZE, out, i * BUFFER_SIZE, length);
         queue.complete(0);
@@ -64,7 +63,7 @@ function makeBatch({ loop, size }: QueueLoopOptions): () => void {
   return () => {
     offerAll();
     for (let i = 0; queue.peek(); i++) {
-      queue.writeWords(header, out, i * BUFFER_SIZE, size);
+      queue.writeWords(out, i * BUFFER_SIZE, HEADER_SIZE + size);
       queue.complete(HEADER_SIZE + size);
     }
     queue.publish();

@@ -57,14 +57,11 @@ export function copyWords(
   }
   const source = from.i64;
   const target = to.i64;
-  let at = fromOffset >> 3;
-  let put = toOffset >> 3;
-  const end = at + (length >> 3);
-  // Eight at a time, for V8 looks at both arrays anew in each turn of a loop. The masks change nothing: they tell it that
-  // no sum below overflows.
-  for (const last = end - 7; at < last; at += 8, put += 8) {
-    const f = at & 0x7ff_ffff;
-    const t = put & 0x7ff_ffff;
+  // Eight at a time, for V8 looks at both arrays anew in each turn of a loop. What is left is for another function, so that
+  // this one stays small enough to become part of its callers.
+  for (let i = 0; i + 63 < length; i += 64) {
+    const f = (fromOffset + i) >>> 3;
+    const t = (toOffset + i) >>> 3;
     target[t] = source[f] as bigint;
     target[t + 1] = source[f + 1] as bigint;
     target[t + 2] = source[f + 2] as bigint;
@@ -74,7 +71,20 @@ export function copyWords(
     target[t + 6] = source[f + 6] as bigint;
     target[t + 7] = source[f + 7] as bigint;
   }
-  for (; at < end; at++, put++) target[put] = source[at] as bigint;
-  const tail = length & 7;
-  if (tail !== 0) copyBytes(from.u8, fromOffset + length - tail, to.u8, toOffset + length - tail, tail);
+  if ((length & 63) !== 0) copyRest(from, fromOffset, to, toOffset, length);
+}
+
+/** Copies what is left behind the last 64 bytes: words, then bytes. */
+function copyRest(from: Words, fromOffset: number, to: Words, toOffset: number, length: number): void {
+  const source = from.i64;
+  const target = to.i64;
+  let i = length & ~63;
+  for (; i + 15 < length; i += 16) {
+    const f = (fromOffset + i) >>> 3;
+    const t = (toOffset + i) >>> 3;
+    target[t] = source[f] as bigint;
+    target[t + 1] = source[f + 1] as bigint;
+  }
+  if ((length & 15) === 0) return;
+  for (; i < length; i++) to.u8[toOffset + i] = from.u8[fromOffset + i] as number;
 }

@@ -3,7 +3,7 @@ import { isResume, REQUEST_QUEUE, RESPONSE_QUEUE } from "../device.ts";
 import { GuestError } from "../errors.ts";
 import type { Words } from "../memory/copy-bytes.ts";
 import { copyWords } from "../memory/copy-bytes.ts";
-import type { DeviceQueue, Segment } from "../virtqueue/device-queue.ts";
+import type { DeviceQueue } from "../virtqueue/device-queue.ts";
 import { HEADER_SIZE } from "../wire/header.ts";
 import { RelayRings } from "./relay-rings.ts";
 
@@ -242,8 +242,6 @@ export class GuestRelay implements TransportDevice {
 
   #respondAll(rings: RelayRings, response: DeviceQueue): boolean {
     const from = rings.response;
-    const { u32 } = rings.window;
-    const header = this.#header;
     from.wantCalls(false);
     for (let budget = TURN_BUDGET; budget > 0; ) {
       let head = from.popUsed();
@@ -266,12 +264,7 @@ export class GuestRelay implements TransportDevice {
           `a posted buffer shrank to ${response.writableLength} bytes`,
         );
       }
-      const word = at >> 2;
-      header[0] = u32[word] as number;
-      header[1] = u32[word + 1] as number;
-      header[2] = u32[word + 2] as number;
-      header[3] = u32[word + 3] as number;
-      response.writeWords(header, rings.window, at + HEADER_SIZE, written - HEADER_SIZE);
+      response.writeWords(rings.window, at, written);
       response.complete(written);
     }
     return true;
@@ -352,7 +345,7 @@ export class GuestRelay implements TransportDevice {
 /** Copies the first bytes of the current chain. */
 function copyChain(queue: DeviceQueue, to: Words, at: number, bytes: number): void {
   if (queue.readableCount === 1) {
-    const { window, offset } = queue.segments[0] as Segment;
+    const { window, offset } = queue.first;
     copyWords(window, offset, to, at, bytes);
   } else if (bytes > 0) {
     queue.gather(to.u8.subarray(at, at + bytes), bytes);

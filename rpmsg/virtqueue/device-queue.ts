@@ -35,6 +35,9 @@ export interface Segment {
 
 const TWO_32 = 2 ** 32;
 
+/** Flags that the descriptor of a chain of one buffer does not have. */
+const NOT_PLAIN = ~WRITE & 0xffff;
+
 /** Holds no buffer. */
 const NOWHERE = memoryWindow(0, 0, new ArrayBuffer(0));
 
@@ -57,8 +60,10 @@ export class DeviceQueue {
   writableLength = 0;
   /** Descriptors of the current chain: what it cost to look at it. */
   descriptorCount = 0;
+  /** The first of `segments`. */
+  readonly first: Segment = { window: NOWHERE, offset: 0, length: 0 };
   /** Pieces of the current chain, reused from chain to chain; `segmentCount` are valid. */
-  readonly segments: Segment[];
+  readonly segments: Segment[] = [this.first];
   segmentCount = 0;
   /** Where writes are logged; undefined: nowhere. May be changed at any time. */
   log: QueueLog | undefined;
@@ -83,12 +88,11 @@ export class DeviceQueue {
   #nearLow = 0;
   #nearHigh = 0;
   #nearSize = 0;
-  /** The first of `segments`. */
-  readonly #first: Segment = { window: NOWHERE, offset: 0, length: 0 };
   readonly #entry8 = new Uint8Array(DESCRIPTOR_SIZE);
   readonly #entry32 = new Uint32Array(this.#entry8.buffer);
 
-  #current = false;
+  /** Whether a chain is current; V8 looks at a number once, and at what may be anything several times. */
+  #current: 0 | 1 = 0;
   #writableSeen = false;
   #nextAvailable = 0;
   /** The driver's idx as last read: entries before it need no barrier. */
@@ -111,7 +115,6 @@ export class DeviceQueue {
     this.#used = ring.used;
     this.#usedElements = ring.usedElements;
     this.#setup = setup;
-    this.segments = [this.#first];
     this.#memory = setup.memory;
     this.size = setup.size;
     this.#mask = setup.size - 1;
@@ -156,14 +159,12 @@ export class DeviceQueue {
    * @throws GuestError
    */
   peek(): boolean {
-    if (this.#current) return true;
+    if (this.#current !== 0) return true;
     const next = this.#nextAvailable;
     const head =
       next === this.#seenAvailable ? this.#look() : (this.#available[2 + (next & this.#mask)] as number);
     if (head < 0) return false;
-    if (head >= this.size) {
-      throw new GuestError("descriptor-index", `available entry names descriptor ${head} of ${this.size}`);
-    }
+    if (head >= this.size) throw wrongHead(head, this.size);
     const table = this.#descriptors;
     const at = head << 2;
     const low = table[at] as number;
@@ -175,23 +176,22 @@ export class DeviceQueue {
     // are within the window, which has at most 1 GiB; what does not fit 32 bits comes out as negative or beyond it.
     const offset = (low - this.#nearLow) | 0;
     const length = bytes | 0;
-    const flags = flagsAndNext & 0xffff;
     if (
-      (flags & ~WRITE) !== 0 ||
+      (flagsAndNext & NOT_PLAIN) !== 0 ||
       (high | 0) !== this.#nearHigh ||
       offset < 0 ||
       length <= 0 ||
       offset > this.#nearSize - length
     ) {
       this.#walk(high * TWO_32 + low, bytes, flagsAndNext);
-      this.#current = true;
+      this.#current = 1;
       return true;
     }
-    const segment = this.#first;
-    if (segment.window !== this.#near) segment.window = this.#near;
+    const segment = this.first;
+    segment.window = this.#near;
     segment.offset = offset;
     segment.length = length;
-    if (flags === 0) {
+    if ((flagsAndNext & WRITE) === 0) {
       this.readableLength = length;
       this.readableCount = 1;
       this.writableLength = 0;
@@ -202,7 +202,7 @@ export class DeviceQueue {
     }
     this.segmentCount = 1;
     this.descriptorCount = 1;
-    this.#current = true;
+    this.#current = 1;
     return true;
   }
 
@@ -219,8 +219,8 @@ export class DeviceQueue {
 
   /** Goes on to the chain behind the current one, which stays the driver's to give and ours to complete elsewhere. */
   skip(): void {
-    if (!this.#current) throw new RangeError("no chain");
-    this.#current = false;
+    if (this.#current === 0) throw new RangeError("no chain");
+    this.#current = 0;
     if (this.#again === undefined) {
       this.#nextAvailable = (this.#nextAvailable + 1) & 0xffff;
     } else {
@@ -234,14 +234,14 @@ export class DeviceQueue {
    * @param written bytes written to its writable part, 0 for one that was only read
    */
   complete(written: number): void {
-    if (!this.#current || written > this.writableLength)
+    if (this.#current === 0 || written > this.writableLength)
       throw new RangeError("no chain, or more written than it holds");
     const used = this.#nextUsed & this.#mask;
     const element = used << 1;
     this.#usedElements[element] = this.head;
     this.#usedElements[element | 1] = written;
-    if (this.log !== undefined) this.#logUsed(4 + 8 * used, 8);
-    this.#current = false;
+    if (this.log !== undefined) this.#logElement(used);
+    this.#current = 0;
     if (this.#inflight === undefined) this.#nextAvailable = (this.#nextAvailable + 1) & 0xffff;
     else this.#track(this.#inflight);
     this.#nextUsed = (this.#nextUsed + 1) & 0xffff;
@@ -300,43 +300,31 @@ export class DeviceQueue {
    * @param header four 32-bit words
    */
   writeMessage(header: Uint32Array, source: Uint8Array, sourceOffset: number, length: number): void {
-    const to = this.#writeHeader(header, length);
-    if (to === undefined) {
-      this.#scatterMessage(header, source, sourceOffset, length);
-    } else {
-      copyBytes(source, sourceOffset, to.window.u8, to.offset + 16, length);
-      if (this.log !== undefined) this.log.pages.mark(to.window.guestAddress + to.offset, 16 + length);
+    const { window, offset, length: room } = this.segments[this.readableCount] as Segment;
+    if (room < 16 + length || (offset & 3) !== 0) {
+      this.#scatter(0, new Uint8Array(header.buffer, header.byteOffset, 16), 0, 16);
+      this.#scatter(16, source, sourceOffset, length);
+      return;
     }
-  }
-
-  /** As `writeMessage`, from where bytes can be read in words. */
-  writeWords(header: Uint32Array, source: Words, sourceOffset: number, length: number): void {
-    const to = this.#writeHeader(header, length);
-    if (to === undefined) {
-      this.#scatterMessage(header, source.u8, sourceOffset, length);
-    } else {
-      copyWords(source, sourceOffset, to.window, to.offset + 16, length);
-      if (this.log !== undefined) this.log.pages.mark(to.window.guestAddress + to.offset, 16 + length);
-    }
-  }
-
-  /** @returns where the message goes on; undefined, and nothing is written, where it takes pieces or is not aligned */
-  #writeHeader(header: Uint32Array, length: number): Segment | undefined {
-    const to = this.segments[this.readableCount] as Segment;
-    const { window, offset } = to;
-    if (to.length < 16 + length || (offset & 3) !== 0) return undefined;
     const words = window.u32;
     const word = offset >> 2;
     words[word] = header[0] as number;
     words[word + 1] = header[1] as number;
     words[word + 2] = header[2] as number;
     words[word + 3] = header[3] as number;
-    return to;
+    copyBytes(source, sourceOffset, window.u8, offset + 16, length);
+    if (this.log !== undefined) this.log.pages.mark(window.guestAddress + offset, 16 + length);
   }
 
-  #scatterMessage(header: Uint32Array, source: Uint8Array, sourceOffset: number, length: number): void {
-    this.#scatter(0, new Uint8Array(header.buffer, header.byteOffset, 16), 0, 16);
-    this.#scatter(16, source, sourceOffset, length);
+  /** As `writeMessage`, of `length` bytes with the header, from where they can be read in words. */
+  writeWords(source: Words, sourceOffset: number, length: number): void {
+    const { window, offset, length: room } = this.segments[this.readableCount] as Segment;
+    if (room < length) {
+      this.#scatter(0, source.u8, sourceOffset, length);
+      return;
+    }
+    copyWords(source, sourceOffset, window, offset, length);
+    if (this.log !== undefined) this.log.pages.mark(window.guestAddress + offset, length);
   }
 
   /** Copies bytes into the writable part of the current chain, `at` bytes from its start; they must fit. */
@@ -369,6 +357,10 @@ export class DeviceQueue {
       if (this.#again.length === 0) this.#again = undefined;
     }
     inflight.giveBack(this.head);
+  }
+
+  #logElement(used: number): void {
+    this.#logUsed(4 + 8 * used, 8);
   }
 
   /** Logs a write of bytes of the used ring. */
@@ -515,4 +507,8 @@ export class DeviceQueue {
     this.#nearHigh = Math.floor(start / TWO_32) | 0;
     this.#nearSize = Math.min(window.size, TWO_32 - (start % TWO_32));
   }
+}
+
+function wrongHead(head: number, size: number): GuestError {
+  return new GuestError("descriptor-index", `available entry names descriptor ${head} of ${size}`);
 }

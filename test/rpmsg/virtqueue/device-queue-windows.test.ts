@@ -1,4 +1,6 @@
 import { describe, expect, it } from "vitest";
+import { wordsOf } from "../../../rpmsg/memory/copy-bytes.ts";
+import { DirtyLog, LOG_PAGE } from "../../../rpmsg/memory/dirty-log.ts";
 import { heapRegion } from "../../../rpmsg/memory/heap-memory.ts";
 import type { DeviceQueue } from "../../../rpmsg/virtqueue/device-queue.ts";
 import { codeOf } from "../support/coded.ts";
@@ -51,13 +53,15 @@ describe("a buffer that crosses windows and regions", () => {
     }
   });
 
-  it("is filled as one, and nothing around it", () => {
+  it.each(["writeMessage", "writeWords"])("is filled as one by %s, and nothing around it", (method) => {
     for (const [from, length] of [
       [3, 181],
       [44, 60],
       [112, 61],
       [120, 31],
       [48, 64],
+      [0, 64],
+      [128, 41],
     ] as const) {
       const { ring, all } = crossing();
       const blank = all();
@@ -65,11 +69,13 @@ describe("a buffer that crosses windows and regions", () => {
       const queue = ring.device();
       expect(queue.peek()).toBe(true);
       expect(queue.writableLength).toBe(length);
-      const source = Buffer.alloc(length - 16 + 5, 0x70);
-      queue.writeMessage(Uint32Array.of(1, 2, 3, 4), source, 5, length - 16);
       const header = "\x01\0\0\0\x02\0\0\0\x03\0\0\0\x04\0\0\0";
-      const written = header + "p".repeat(length - 16);
-      expect(all()).toBe(blank.slice(0, from) + written + blank.slice(from + length));
+      const message = header + "p".repeat(length - 16);
+      const source = wordsOf(new ArrayBuffer(256));
+      source.u8.set(Buffer.from(message, "latin1"), 8);
+      if (method === "writeWords") queue.writeWords(source, 8, length);
+      else queue.writeMessage(Uint32Array.of(1, 2, 3, 4), source.u8, 8 + 16, length - 16);
+      expect(all()).toBe(blank.slice(0, from) + message + blank.slice(from + length));
     }
   });
 
@@ -196,5 +202,27 @@ describe("a buffer behind one that was in the same window", () => {
       expect(gathered(queue)).toBe(content.slice(from, from + length));
       queue.complete(0);
     }
+  });
+});
+
+describe("the log of written pages", () => {
+  it.each([
+    ["writeMessage", 64, [8, 9]],
+    ["writeWords", 64, [8, 9]],
+    ["writeWords", 16, [8]],
+  ] as const)("has those that %s wrote with %d bytes", (method, length, pages) => {
+    const ring = new RawRing();
+    ring.chain([{ address: GUEST_BASE + 0x8ff0, length: 512, flags: WRITE }]);
+    const queue = ring.device();
+    const bits = new Uint8Array((GUEST_BASE + 0x10_000) / LOG_PAGE / 8);
+    queue.log = { pages: new DirtyLog(bits, () => {}), used: undefined };
+    expect(queue.peek()).toBe(true);
+    if (method === "writeWords") queue.writeWords(wordsOf(new ArrayBuffer(64)), 0, length);
+    else queue.writeMessage(new Uint32Array(4), new Uint8Array(length - 16), 0, length - 16);
+    const first = GUEST_BASE / LOG_PAGE;
+    const marked = Array.from({ length: 16 }, (_, i) => i).filter(
+      (page) => ((bits[(first + page) >> 3] ?? 0) >> ((first + page) & 7)) & 1,
+    );
+    expect(marked).toEqual(pages);
   });
 });
