@@ -117,7 +117,7 @@ function GuestTable(): JSX.Element {
                 <td>
                   <Occupancy guest={guest} />
                 </td>
-                <td class="wide">{guest.kind}</td>
+                <td class="wide one">{guest.kind}</td>
                 <td class="wide dim">{guest.features?.join(" ") ?? "–"}</td>
               </tr>
             ))}
