@@ -139,6 +139,7 @@ export class Connection implements Holder {
     };
     const reader = new FrameReader(this.#stream, this.#limits.payloadBytes, onBinary);
     socket.on("message", (data: Buffer, isBinary) => {
+      reader.handedOut();
       if (isBinary) {
         onBinary(data, 0, data.length);
         return;

@@ -19,7 +19,8 @@ type DataListener = (this: Duplex, chunk: Buffer) => void;
  * as it came: other frames, pieces of one, and all that is against the rules, so that there is one judge of those.
  *
  * Messages stay in order: where ws gets something, it gets what came with it too, and the next message is taken past ws
- * only when ws has nothing unfinished. It then stands between two messages, as this reader does.
+ * only when ws has nothing unfinished. It then stands between two messages, as this reader does. Of what is read it gets
+ * no more than the end of a message that has begun before, where ws hands that out at once.
  */
 export class FrameReader {
   readonly #stream: Duplex;
@@ -35,6 +36,8 @@ export class FrameReader {
   /** The frame that ws is in the middle of is the client's good-bye: what comes behind it is of no interest. */
   #closing = false;
   #ended = false;
+  /** Of what ws got last it has handed out a message. */
+  #handedOut = false;
 
   /**
    * @param stream a connection that ws reads already, with a listener of its data
@@ -57,6 +60,11 @@ export class FrameReader {
     stream.on("data", (chunk: Buffer) => this.#take(chunk));
   }
 
+  /** Ws has handed out a message. */
+  handedOut(): void {
+    this.#handedOut = true;
+  }
+
   /** Nothing more is read, as ws reads no more. */
   end(): void {
     this.#ended = true;
@@ -64,22 +72,32 @@ export class FrameReader {
 
   #take(chunk: Buffer): void {
     if (this.#ended) return;
-    const at = this.#isBetween ? this.#takeMessages(chunk) : 0;
+    let at = 0;
+    if (!this.#isBetween) {
+      at = this.#follow(chunk, 0, true);
+      this.#handedOut = false;
+      this.#give(chunk, 0, at);
+      if (this.#ended) return;
+    }
+    if (at === 0 || (this.#handedOut && this.#isBetween)) at = this.#takeMessages(chunk, at);
     if (at === chunk.length) return;
-    const rest = at === 0 ? chunk : chunk.subarray(at);
-    this.#follow(rest);
-    this.#toWs.call(this.#stream, rest);
+    this.#follow(chunk, at, false);
+    this.#give(chunk, at, chunk.length);
+  }
+
+  #give(chunk: Buffer, start: number, end: number): void {
+    this.#toWs.call(this.#stream, end - start === chunk.length ? chunk : chunk.subarray(start, end));
   }
 
   get #isBetween(): boolean {
     return this.#headerLength === 0 && this.#left === 0 && !this.#fragmented;
   }
 
-  /** @returns how many bytes the messages were that could be taken */
-  #takeMessages(chunk: Buffer): number {
+  /** @returns where the messages end that could be taken */
+  #takeMessages(chunk: Buffer, start: number): number {
     const end = chunk.length;
     let words: Int32Array | undefined;
-    let at = 0;
+    let at = start;
     while (end - at >= LEAST_HEADER && chunk[at] === FIN_BINARY) {
       const second = chunk[at + 1] as number;
       let mask = at + 2;
@@ -100,30 +118,41 @@ export class FrameReader {
     return at;
   }
 
-  /** Learns where what ws gets ends: between two messages, or within one. */
-  #follow(bytes: Buffer): void {
-    let at = 0;
+  /**
+   * Learns where what ws gets ends: between two messages, or within one.
+   * @param once only until the end of a frame
+   * @returns up to where
+   */
+  #follow(bytes: Buffer, start: number, once: boolean): number {
+    let at = start;
     while (at < bytes.length) {
+      let isWhole = false;
       if (this.#left > 0) {
         const part = Math.min(this.#left, bytes.length - at);
         this.#left -= part;
         at += part;
+        isWhole = this.#left === 0;
       } else {
         this.#header[this.#headerLength++] = bytes[at++] as number;
-        this.#readHeader();
+        isWhole = this.#readHeader() && this.#left === 0;
       }
       if (this.#closing && this.#left === 0) this.#ended = true;
+      if (once && isWhole) break;
     }
+    return at;
   }
 
-  /** Where the header is here as a whole, goes on to its payload. */
-  #readHeader(): void {
+  /**
+   * Where the header is here as a whole, goes on to its payload.
+   * @returns whether it is
+   */
+  #readHeader(): boolean {
     const header = this.#header;
     const second = header[1] as number;
     const short = second & ~MASKED;
     const extra = short === 126 ? 2 : short === 127 ? 8 : 0;
     // A client's frame without a mask is one that ws refuses: it need not be understood.
-    if (this.#headerLength < 2 || this.#headerLength < 2 + extra + 4) return;
+    if (this.#headerLength < 2 || this.#headerLength < 2 + extra + 4) return false;
     this.#headerLength = 0;
     let length = extra === 0 ? short : 0;
     for (let i = 2; i < 2 + extra; i++) length = length * 256 + (header[i] as number);
@@ -131,6 +160,7 @@ export class FrameReader {
     const first = header[0] as number;
     if ((first & OPCODE) < CONTROL) this.#fragmented = (first & FIN) === 0;
     this.#closing = (first & OPCODE) === CLOSE;
+    return true;
   }
 }
 

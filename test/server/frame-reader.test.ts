@@ -51,6 +51,7 @@ async function outcome(chunks: readonly Buffer[], most?: number): Promise<string
     });
   }
   socket.on("message", (data: Buffer, isBinary) => {
+    reader?.handedOut();
     if (isBinary) binary(data);
     else lines.push(`text ${data.toString("hex")}`);
   });
