@@ -85,9 +85,13 @@ export class Connection implements Holder {
   /** The bridge goes on in another process: the client is to come back. */
   #restarting = false;
   #awaitingPong = false;
-  /** When the client was pinged: whether the ping had to wait behind other bytes, and how many were taken. */
+  /**
+   * When the client was pinged: whether the ping had to wait behind other bytes, how many were taken, and how often the
+   * client had waited in line.
+   */
   #backlogAtPing = false;
   #takenAtPing = 0;
+  #waitsAtPing = 0;
 
   /**
    * @param stream the connection, on which the handshake is still to be done
@@ -243,14 +247,17 @@ export class Connection implements Holder {
     this.#backlogAtPing = this.#stream.writableLength > 0;
     this.#socket?.ping();
     this.#takenAtPing = this.#taken();
+    this.#waitsAtPing = this.#inflow.waits;
   }
 
   /**
    * Ends the connection of a client that did not answer. Not judged is one whose socket the bridge itself does not
-   * read, and one that is still on its way through what was written before the ping.
+   * read, one that is still on its way through what was written before the ping, and one that floods: its answer comes
+   * behind all that it has sent.
    */
   checkPong(): void {
-    if (this.#paused || this.#pause !== undefined || this.#inflow.isInLine || !this.#awaitingPong) return;
+    if (this.#paused || this.#pause !== undefined || !this.#awaitingPong) return;
+    if (this.#inflow.waits > this.#waitsAtPing) return;
     if (this.#backlogAtPing && this.#taken() > this.#takenAtPing) return;
     this.#cause ??= "no-pong";
     this.#socket?.terminate();

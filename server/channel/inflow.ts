@@ -14,10 +14,6 @@ export class InflowLine {
   readonly #line = new Set<Inflow>();
   #scheduled = false;
 
-  has(inflow: Inflow): boolean {
-    return this.#line.has(inflow);
-  }
-
   join(inflow: Inflow): void {
     this.#line.add(inflow);
     this.#schedule();
@@ -54,6 +50,8 @@ export class InflowLine {
 export class Inflow {
   /** Messages so far. */
   handled = 0;
+  /** How often it came into line so far. */
+  waits = 0;
   readonly #stream: Duplex;
   readonly #line: InflowLine;
   #paused = false;
@@ -85,11 +83,6 @@ export class Inflow {
     if (this.#stream.readableLength > 0) this.#wait();
   }
 
-  /** Something of it was read and is still to be handled, and the client is not paused. */
-  get isInLine(): boolean {
-    return this.#line.has(this);
-  }
-
   pause(): void {
     this.#paused = true;
     this.#line.leave(this);
@@ -116,6 +109,7 @@ export class Inflow {
   }
 
   #wait(): void {
+    this.waits++;
     this.#stream.pause();
     this.#line.join(this);
   }

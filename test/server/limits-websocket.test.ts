@@ -5,7 +5,7 @@ import { connect } from "node:net";
 import { join } from "node:path";
 import { describe, expect, onTestFinished, test, vi } from "vitest";
 import type { CountedLimit } from "../../server/counted-limits.ts";
-import { opcode, RawClient } from "./raw-client.ts";
+import { clientFrame, opcode, RawClient } from "./raw-client.ts";
 import type { RunningBridge } from "./support.ts";
 import { eventually, testBridge, testDirectory } from "./support.ts";
 
@@ -157,6 +157,23 @@ describe("messageRate", () => {
     void running.bridge.drain();
     expect(await client.closeCode()).toBe(1001);
   });
+});
+
+test("a client that floods is not taken for one that does not answer, and is when it floods no more", async () => {
+  const running = await rawBridge({ pingInterval: 20, pongTimeout: 10, pendingPongs: 100_000 });
+  const client = await running.raw();
+  const flood = Buffer.concat(Array.from({ length: 200 }, () => clientFrame(opcode.ping, Buffer.alloc(100))));
+  let [seen, pings] = [0, 0];
+  await eventually("five pings", () => {
+    client.socket.write(flood);
+    for (; seen < client.frames.length; seen++) if (client.frames[seen]?.opcode === opcode.ping) pings++;
+    return pings >= 5 || client.socket.closed ? true : undefined;
+  });
+  expect(client.socket.closed).toBe(false);
+  await client.ended;
+  expect(
+    (await fetch(`${running.url}/metrics`).then((answer) => answer.text())).includes('cause="no-pong"} 1'),
+  ).toBe(true);
 });
 
 describe("clients that do not play by the rules", () => {
