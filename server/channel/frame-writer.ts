@@ -5,11 +5,23 @@ import { LatencyProbe } from "./latency-probe.ts";
 const SLAB = 16_384;
 /** Slabs that are kept for the next turn. */
 const MOST_SPARE = 256;
-const LOOP_LIMIT = 32;
+/** Up to this many bytes a loop over words is faster than the two objects that `set(subarray())` makes. */
+const WORDS_LIMIT = 192;
 const FIN_TEXT = 0x81;
 const FIN_BINARY = 0x82;
 /** Most bytes of a frame's header: with the length in 64 bits. */
 const MOST_HEADER = 10;
+
+/** Where frames are put together. */
+interface Slab {
+  readonly bytes: Buffer;
+  readonly view: DataView;
+}
+
+function newSlab(size: number): Slab {
+  const bytes = Buffer.allocUnsafeSlow(size);
+  return { bytes, view: new DataView(bytes.buffer) };
+}
 
 /**
  * Writes the frames of all channels once a turn: of the event loop, so that what a turn brings for a client costs one
@@ -19,7 +31,10 @@ export class FlushTurn {
   readonly probe = new LatencyProbe();
   readonly #dirty: FrameWriter[] = [];
   /** Slabs that nobody uses at the moment: idle connections hold none. */
-  readonly #spare: Buffer[] = [];
+  readonly #spare: Slab[] = [];
+  /** What was copied from last: for the messages of a turn nearly always the memory of one guest. */
+  #source: Uint8Array | undefined;
+  #sourceView: DataView | undefined;
   #scheduled = false;
 
   add(writer: FrameWriter): void {
@@ -30,16 +45,28 @@ export class FlushTurn {
     setImmediate(() => this.#flush());
   }
 
-  takeSlab(): Buffer {
-    return this.#spare.pop() ?? Buffer.allocUnsafeSlow(SLAB);
+  takeSlab(): Slab {
+    return this.#spare.pop() ?? newSlab(SLAB);
   }
 
-  giveSlab(slab: Buffer): void {
+  giveSlab(slab: Slab): void {
     if (this.#spare.length < MOST_SPARE) this.#spare.push(slab);
+  }
+
+  /** A view of what is to be copied from, for as long as the turn. */
+  viewOf(bytes: Uint8Array): DataView {
+    if (bytes !== this.#source || this.#sourceView === undefined) {
+      this.#source = bytes;
+      this.#sourceView = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+    }
+    return this.#sourceView;
   }
 
   #flush(): void {
     this.#scheduled = false;
+    // Memory of a guest that goes is not kept.
+    this.#source = undefined;
+    this.#sourceView = undefined;
     for (const writer of this.#dirty.splice(0)) writer.flush();
     this.probe.end();
   }
@@ -55,7 +82,7 @@ export class FrameWriter {
   readonly #turn: FlushTurn;
   readonly #isOpen: () => boolean;
   readonly #onHeld: (bytes: number) => void;
-  #slab: Buffer | undefined;
+  #slab: Slab | undefined;
   /** What of the slab is written to the socket, and what is filled. */
   #start = 0;
   #end = 0;
@@ -99,10 +126,10 @@ export class FrameWriter {
   ): void {
     this.#turn.probe.carries = true;
     const at = this.#begin(FIN_BINARY, 12 + length);
-    const slab = this.#slab as Buffer;
-    slab.writeUInt32LE(first, at);
-    slab.writeUInt32LE(second, at + 4);
-    slab.writeUInt32LE(third, at + 8);
+    const { view } = this.#slab as Slab;
+    view.setUint32(at, first, true);
+    view.setUint32(at + 4, second, true);
+    view.setUint32(at + 8, third, true);
     this.#copy(at + 12, bytes, offset, length);
   }
 
@@ -110,7 +137,7 @@ export class FrameWriter {
   text(head: string, tail: Uint8Array): void {
     if (head !== "") this.#turn.probe.carries = true;
     const at = this.#begin(FIN_TEXT, head.length + tail.length);
-    (this.#slab as Buffer).write(head, at, "latin1");
+    (this.#slab as Slab).bytes.write(head, at, "latin1");
     this.#copy(at + head.length, tail, 0, tail.length);
   }
 
@@ -121,7 +148,7 @@ export class FrameWriter {
     if (slab === undefined) return;
     this.#write();
     // The kernel has taken everything: nobody else looks at the slab.
-    if (this.#socket.writableLength === 0 && slab.length === SLAB) {
+    if (this.#socket.writableLength === 0 && slab.bytes.length === SLAB) {
       this.#slab = undefined;
       this.#start = 0;
       this.#end = 0;
@@ -133,26 +160,27 @@ export class FrameWriter {
   #begin(opcode: number, length: number): number {
     let slab = this.#slab;
     const most = length + MOST_HEADER;
-    if (slab === undefined || this.#end + most > slab.length) {
+    if (slab === undefined || this.#end + most > slab.bytes.length) {
       // What is written may still be on its way: a full slab is left to the socket.
       this.#write();
-      slab = most > SLAB ? Buffer.allocUnsafeSlow(most) : this.#turn.takeSlab();
+      slab = most > SLAB ? newSlab(most) : this.#turn.takeSlab();
       this.#slab = slab;
       this.#start = 0;
       this.#end = 0;
     }
+    const { bytes, view } = slab;
     let at = this.#end;
-    slab[at++] = opcode;
+    bytes[at++] = opcode;
     if (length < 126) {
-      slab[at++] = length;
+      bytes[at++] = length;
     } else if (length < 65_536) {
-      slab[at++] = 126;
-      slab[at++] = length >>> 8;
-      slab[at++] = length;
+      bytes[at++] = 126;
+      bytes[at++] = length >>> 8;
+      bytes[at++] = length;
     } else {
-      slab[at++] = 127;
-      slab.writeUInt32BE(0, at);
-      slab.writeUInt32BE(length, at + 4);
+      bytes[at++] = 127;
+      view.setUint32(at, 0);
+      view.setUint32(at + 4, length);
       at += 8;
     }
     this.#end = at + length;
@@ -164,18 +192,24 @@ export class FrameWriter {
   }
 
   #copy(at: number, bytes: Uint8Array, offset: number, length: number): void {
-    const slab = this.#slab as Buffer;
-    if (length <= LOOP_LIMIT) {
-      for (let i = 0; i < length; i++) slab[at + i] = bytes[offset + i] as number;
-    } else {
+    const { bytes: slab, view } = this.#slab as Slab;
+    if (length > WORDS_LIMIT) {
       slab.set(bytes.subarray(offset, offset + length), at);
+      return;
     }
+    let i = 0;
+    if (length >= 16) {
+      // Views are as fast where words do not begin at multiples of 4 (see `npm run bench`).
+      const source = this.#turn.viewOf(bytes);
+      for (; i + 4 <= length; i += 4) view.setInt32(at + i, source.getInt32(offset + i, true), true);
+    }
+    for (; i < length; i++) slab[at + i] = bytes[offset + i] as number;
   }
 
   #write(): void {
     const slab = this.#slab;
     if (slab === undefined || this.#start === this.#end) return;
-    const part = slab.subarray(this.#start, this.#end);
+    const part = slab.bytes.subarray(this.#start, this.#end);
     this.#start = this.#end;
     if (!this.#isOpen() || !this.#socket.writable) return;
     this.#socket.write(part);
