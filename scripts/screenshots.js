@@ -12,7 +12,7 @@ import { chromium } from "playwright-core";
 import { WebSocket } from "ws";
 import { connect } from "../dist/client/index.js";
 
-const SECONDS = 75;
+const SECONDS = 50;
 const WIDTH = 1120;
 const folder = fileURLToPath(new URL("../docs/images/", import.meta.url));
 mkdirSync(folder, { recursive: true });
@@ -64,7 +64,7 @@ try {
   for (const name of ["overview", "sensor"])
     await pages.get(name).screenshot({ path: `${folder}${name}.png` });
 
-  const console_ = await open("console", "#/ws/v1/demo/echo?view=console", "light", 1000);
+  const console_ = await open("console", "#/ws/v1/demo/echo?view=console", "light", 1140);
   const field = console_.getByRole("textbox", { name: "Message", exact: true });
   const say = async (text) => {
     await field.fill(text);

@@ -14,7 +14,7 @@ import { printable } from "./payload.ts";
 import { Plot } from "./plot.tsx";
 import { refusalOf, useAccess } from "./rights.ts";
 import type { Tab } from "./route.ts";
-import { endpointAddress, guestAddress, tabs } from "./route.ts";
+import { changeView, guestAddress, tabs } from "./route.ts";
 import { bridge, token } from "./session.ts";
 import { Talk } from "./talk.ts";
 import { TerminalView } from "./terminal.tsx";
@@ -192,9 +192,7 @@ function Tabs({
   current: Tab;
   children: ComponentChildren;
 }): JSX.Element {
-  const go = (tab: Tab): void => {
-    location.replace(endpointAddress(path, tab));
-  };
+  const go = (tab: Tab): void => changeView(path, tab);
   const move = ({ key, currentTarget }: TargetedKeyboardEvent<HTMLElement>): void => {
     const step = key === "ArrowRight" ? 1 : key === "ArrowLeft" ? -1 : 0;
     if (step === 0) return;

@@ -55,6 +55,15 @@ function follow(): void {
   route.value = parseRoute(location.hash);
 }
 
+/**
+ * Goes to another view of a place. It is not left to the event: that comes after all messages that wait, which may be
+ * very many.
+ */
+export function changeView(path: string, tab: Tab): void {
+  location.replace(endpointAddress(path, tab));
+  follow();
+}
+
 export function followAddress(): void {
   addEventListener("hashchange", follow);
   follow();
