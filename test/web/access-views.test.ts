@@ -2,7 +2,7 @@ import type { Page } from "playwright-core";
 import { expect, test } from "vitest";
 import { testBridge } from "../server/support.ts";
 import { allRights, testToken } from "../server/tokens.ts";
-import { expectNoComplaints, rowOf, tally } from "./dashboard.ts";
+import { expectNoComplaints, messageField, rowOf, tally } from "./dashboard.ts";
 import { inChromium } from "./in-chromium.ts";
 
 async function giveToken(page: Page, token: string): Promise<void> {
@@ -79,8 +79,7 @@ inChromium("what may be done shows before it is tried", (open) => {
     // and send to the other.
     await page.goto(`${running.url}/#/ws/v1/demo/sink`);
     await page.getByText('may not get its messages: it has no right "read"').waitFor();
-    await page.getByText("Connecting…").waitFor({ state: "detached" });
-    const field = page.getByRole("textbox", { name: "Message", exact: true });
+    const field = await messageField(page);
     await field.fill("one");
     await field.press("Enter");
     await page.getByText(/^sent in/).waitFor();
@@ -119,8 +118,7 @@ inChromium("what may be done shows before it is tried", (open) => {
     await page.getByRole("status").filter({ hasText: "token needed" }).waitFor();
     await giveToken(page, all.token);
     await page.getByRole("heading", { name: "demo/echo" }).waitFor();
-    const field = page.getByRole("textbox", { name: "Message", exact: true });
-    await page.getByText("Connecting…").waitFor({ state: "detached" });
+    const field = await messageField(page);
     await field.fill("again");
     await field.press("Enter");
     await page.locator(".row.from", { hasText: "again" }).waitFor();

@@ -5,7 +5,7 @@ import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { launchBrowser, missingBrowser } from "../client/chromium.ts";
 import { testBridge } from "../server/support.ts";
 import { allRights } from "../server/tokens.ts";
-import { openDashboard, places, viewsBridge } from "./dashboard.ts";
+import { messageField, openDashboard, places, viewsBridge } from "./dashboard.ts";
 
 const missing = missingBrowser();
 const why = missing === undefined ? "" : ` (not here: ${missing})`;
@@ -42,7 +42,7 @@ describe.skipIf(missing !== undefined)(`accessibility, by axe-core${why}`, { tim
         if (!readOnly || complete !== "canvas") await page.locator(complete).first().waitFor();
         if (readOnly && place.includes("/ws/v1/demo/echo")) await page.locator(".refused").first().waitFor();
         if (!readOnly && place.endsWith("echo")) {
-          await page.getByRole("textbox", { name: "Message", exact: true }).fill("hello");
+          await (await messageField(page)).fill("hello");
           await page.keyboard.press("Enter");
           await page.locator(".row.from").click();
         }

@@ -1,5 +1,5 @@
 import { join } from "node:path";
-import type { Browser, BrowserContextOptions, Page } from "playwright-core";
+import type { Browser, BrowserContextOptions, Locator, Page } from "playwright-core";
 import { expect, onTestFinished } from "vitest";
 import type { RunningBridge } from "../server/support.ts";
 import { testBridge, testDirectory } from "../server/support.ts";
@@ -64,6 +64,15 @@ export async function account(
     gone: of(/; ([\d,]+) older ones/),
     dropped: of(/; ([\d,]+) more were dropped/),
   };
+}
+
+/** Waits until the page of an endpoint can send. @returns its field for messages */
+export async function messageField(page: Page): Promise<Locator> {
+  const field = page.getByRole("textbox", { name: "Message", exact: true });
+  // It is there with the line that says that the page connects.
+  await field.waitFor();
+  await page.locator(".connection").waitFor({ state: "detached" });
+  return field;
 }
 
 /** The row of an endpoint in the list. */

@@ -4,7 +4,7 @@ import { Network } from "../client/stage.ts";
 import { Dynasty } from "../server/hand-over-support.ts";
 import { testBridge } from "../server/support.ts";
 import { vhostBridge } from "../server/vhost-guest.ts";
-import { expectNoComplaints, rowOf, tally } from "./dashboard.ts";
+import { expectNoComplaints, messageField, rowOf, tally } from "./dashboard.ts";
 import { inChromium } from "./in-chromium.ts";
 
 const note = (page: Page, text: string | RegExp) => page.locator(".row.note", { hasText: text });
@@ -12,7 +12,7 @@ const status = (page: Page, text: string) => page.getByRole("status").filter({ h
 
 /** Sends, and waits for what the echo answers. */
 async function exchange(page: Page, text: string): Promise<void> {
-  const field = page.getByRole("textbox", { name: "Message", exact: true });
+  const field = await messageField(page);
   await field.fill(text);
   await field.press("Enter");
   await page.locator(".row.from", { hasText: text }).waitFor();

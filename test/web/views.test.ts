@@ -10,6 +10,7 @@ import { vhostBridge } from "../server/vhost-guest.ts";
 import {
   account,
   expectNoComplaints,
+  messageField,
   openDashboard,
   overflow,
   places,
@@ -118,7 +119,7 @@ describe.skipIf(missing !== undefined)(`the dashboard, in Chromium${why}`, { tim
     const { url } = await testBridge();
     const page = await openDashboard(browser, `${url}/#/ws/v1/demo/echo`);
     const log = page.getByRole("listbox", { name: "Messages" });
-    const field = page.getByRole("textbox", { name: "Message", exact: true });
+    const field = await messageField(page);
     await field.fill('{"a": [1, 2]}');
     await field.press("Enter");
     await page.getByText(/^sent in [\d.]+ ms$/).waitFor();
@@ -217,7 +218,7 @@ describe.skipIf(missing !== undefined)(`the dashboard, in Chromium${why}`, { tim
   test("of very many messages the console shows a sample, says so, counts all, and goes on answering", async () => {
     const { url } = await testBridge();
     const page = await openDashboard(browser, `${url}/#/ws/v1/demo/source?view=console`);
-    const field = page.getByRole("textbox", { name: "Message", exact: true });
+    const field = await messageField(page);
     const COUNT = 20_000;
     await field.fill(`${COUNT} 16`);
     await field.press("Enter");
@@ -243,6 +244,7 @@ describe.skipIf(missing !== undefined)(`the dashboard, in Chromium${why}`, { tim
     const page = await openDashboard(browser, `${url}/#/ws/v1/demo/tty`);
     const rows = page.locator(".xterm-rows");
     await rows.waitFor();
+    await page.locator(".connection").waitFor({ state: "detached" });
     await page.keyboard.type("uname");
     await page.keyboard.press("Enter");
     await page.locator(".xterm-rows", { hasText: "rpmsg-bridge emulated guest, profile linux" }).waitFor();
@@ -260,6 +262,7 @@ describe.skipIf(missing !== undefined)(`the dashboard, in Chromium${why}`, { tim
     // An echo of what a terminal takes for a colour of 24 bits.
     const other = await openDashboard(browser, `${url}/#/ws/v1/demo/echo?view=terminal`);
     await other.locator(".xterm-rows").waitFor();
+    await other.locator(".connection").waitFor({ state: "detached" });
     await other.keyboard.press("Escape");
     await other.keyboard.type("[38;2;200;10;20mred");
     await other.locator(".xterm-rows", { hasText: "red" }).waitFor();
@@ -285,7 +288,7 @@ describe.skipIf(missing !== undefined)(`the dashboard, in Chromium${why}`, { tim
     // A question to the terminal is answered once, not whenever it is shown again: the echo has the answer.
     const answers = () => other.locator(".row.from", { hasText: /^.*\[\d+;\d+R$/ }).count();
     await other.getByRole("tab", { name: "console" }).click();
-    const field = other.getByRole("textbox", { name: "Message", exact: true });
+    const field = await messageField(other);
     await field.fill("\u001b[6n");
     await field.press("Enter");
     await other.getByRole("tab", { name: "terminal" }).click();
@@ -378,7 +381,7 @@ describe.skipIf(missing !== undefined)(`the dashboard, in Chromium${why}`, { tim
     await page.getByRole("tab", { name: "connect" }).click();
     await page.getByRole("heading", { name: "curl" }).waitFor();
     await page.goto(`${url}/#/ws/v1/demo/echo?view=console`);
-    const field = page.getByRole("textbox", { name: "Message", exact: true });
+    const field = await messageField(page);
     await field.fill("<b id=evil>\u202e</b>");
     await field.press("Enter");
     await page.locator(".row.from", { hasText: "<b id=evil>\\u202e</b>" }).waitFor();
@@ -502,7 +505,7 @@ describe.skipIf(missing !== undefined)(`the dashboard, in Chromium${why}`, { tim
     expect(await focused()).toBe("terminal");
     await page.keyboard.press("ArrowLeft");
     expect(await page.title()).toBe("demo/echo · rpmsg-bridge");
-    await page.getByRole("textbox", { name: "Message", exact: true }).focus();
+    await (await messageField(page)).focus();
     await page.keyboard.type("keys");
     await page.keyboard.press("Enter");
     await page.locator(".row.from", { hasText: "keys" }).waitFor();
