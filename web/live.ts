@@ -19,7 +19,7 @@ const METRICS_PERIOD = 2000;
 const TOGETHER = 50;
 /** Milliseconds that charts show. */
 const SHOWN = 300_000;
-/** Milliseconds after which it is told what to do where no events come. */
+/** Milliseconds after which it is told what to do where no events come, and between two tries to have them at most. */
 const PATIENCE = 5000;
 /** Looks that the small line of an endpoint shows. */
 const SPARK = 60;
@@ -115,7 +115,11 @@ async function run(refused?: Trouble): Promise<void> {
 
 /** Events say what there is, and in which state. */
 async function follow(inventory: Inventory, end: AbortSignal): Promise<void> {
-  const view = watch(bridge, { ...credentials(), signal: end, reconnect: { initial: true } });
+  const view = watch(bridge, {
+    ...credentials(),
+    signal: end,
+    reconnect: { initial: true, maxDelay: PATIENCE },
+  });
   void introduce();
   let late = tellLater("The bridge's events do not come.");
   const settle = (): void => {
