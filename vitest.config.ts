@@ -7,6 +7,7 @@ const ci = process.env["CI"] === "true";
 const isolated = [
   "announce-end",
   "announce-service",
+  "busy-poll",
   "channel-attachment",
   "channel-drain",
   "channel-to-guest",

@@ -1,5 +1,6 @@
 import type { AddressCursor } from "./address-table.ts";
 import { AddressTable } from "./address-table.ts";
+import { BusyPoll } from "./busy-poll.ts";
 import type { MessageHandler } from "./endpoint.ts";
 import { Endpoint } from "./endpoint.ts";
 import type { GuestError } from "./errors.ts";
@@ -145,18 +146,23 @@ export class RpmsgDevice {
   /** The queues that come with the next `start` are those that ran when the snapshot was taken. */
   #goesOn = false;
   #closed = false;
+  #poll: BusyPoll | undefined;
 
   constructor(events: DeviceEvents = {}, options: DeviceOptions = {}) {
     this.#events = events;
     this.#endpoints = new AddressTable(...(options.dynamicAddresses ?? []));
     this.#response = new ResponseSide({
       onBroken: (error) => this.#broken(RESPONSE_QUEUE, error),
+      onTurn: () => this.#poll?.active(),
       onIdle: () => events.onIdle?.(),
       onWaited: (milliseconds) => events.onWaited?.(milliseconds),
     });
     this.#request = new RequestSide(this.#endpoints, {
       onBroken: (error) => this.#broken(REQUEST_QUEUE, error),
-      onTurn: () => this.#response.publish(),
+      onTurn: (any) => {
+        this.#response.publish();
+        if (any) this.#poll?.active();
+      },
     });
     this.#nameService = new NameService(
       {
@@ -307,6 +313,7 @@ export class RpmsgDevice {
     if (this.#paused !== undefined) this.#missedKicks.add(queue);
     if (this.#rings === undefined) return;
     if (queue === REQUEST_QUEUE) {
+      this.#poll?.kicked();
       this.#request.drain();
       return;
     }
@@ -437,6 +444,14 @@ export class RpmsgDevice {
     const tap = handler && new RingTap(handler);
     this.#request.tap = tap;
     this.#response.tap = tap;
+  }
+
+  /**
+   * Looks for messages of the guest instead of waiting for its kicks, while they come one after another.
+   * @param clock milliseconds
+   */
+  pollAdaptively(clock?: () => number): void {
+    this.#poll ??= new BusyPoll(this.#request, clock);
   }
 
   /** Looks at both queues, for kicks that may have been lost. */

@@ -12,8 +12,8 @@ const TURN_BUDGET = 1024;
 export interface RequestEvents {
   /** The guest broke the queue. */
   onBroken(error: GuestError): void;
-  /** A turn's messages are delivered. */
-  onTurn(): void;
+  /** A turn's messages are delivered, if there were any. */
+  onTurn(any: boolean): void;
 }
 
 /** For a hand-over: plain data. */
@@ -45,6 +45,10 @@ export class RequestSide {
   /** The queue is about to stop: what is in it now or never, whoever holds it. */
   #halting = false;
   #drainScheduled = false;
+  /** It is looked at again and again: kicks are not needed. */
+  #polled = false;
+  /** Something was taken in this turn. */
+  #took = false;
   readonly #headerBytes = new Uint8Array(HEADER_SIZE);
   readonly #header = new Uint32Array(this.#headerBytes.buffer);
   /** For messages in several pieces; made when the first one comes. */
@@ -115,6 +119,7 @@ export class RequestSide {
     const queue = this.#queue;
     if (queue === undefined || this.#draining) return true;
     this.#draining = true;
+    this.#took = false;
     let empty = false;
     try {
       empty = this.#take(queue);
@@ -134,17 +139,31 @@ export class RequestSide {
     // A handler may have ended the attachment, or the guest the queue.
     if (this.#queue !== queue) return true;
     if (queue.publish()) this.#call();
-    this.#events.onTurn();
+    this.#events.onTurn(this.#took);
     if (!empty && this.#holds === 0) this.#scheduleDrain();
     return empty;
   }
 
-  /** @returns whether the ring is empty; kicks are wanted then, and else not */
+  /** Goes without kicks from now on, for it is looked at; or, looked at once more, waits for them again. */
+  setPolled(polled: boolean): void {
+    this.#polled = polled;
+    if (polled) this.#queue?.wantKicks(false);
+    else this.drain();
+  }
+
+  /** Takes what is there. @returns false where the queue does not run */
+  look(): boolean {
+    this.drain();
+    return this.#queue !== undefined;
+  }
+
+  /** @returns whether the ring is empty; kicks are wanted then, unless it is polled, and else not */
   #take(queue: DeviceQueue): boolean {
     let budget = TURN_BUDGET;
     queue.wantKicks(false);
     while (budget > 0 && (this.#holds === 0 || this.#halting)) {
       if (!queue.peek()) {
+        if (this.#polled) return true;
         queue.wantKicks(true);
         // Kicks were off: what came meanwhile is seen only by looking again.
         if (!queue.peek()) return true;
@@ -154,6 +173,7 @@ export class RequestSide {
       // Nothing is written to what the driver sends: the length is 0. Not visible before `publish`, and done first:
       // whatever the handler does, no message comes twice.
       queue.complete(0);
+      this.#took = true;
       this.#receive(queue);
       if (this.#queue !== queue) return true;
     }

@@ -11,6 +11,8 @@ const TURN_BUDGET = 1024;
 export interface ResponseEvents {
   /** The guest broke the queue. */
   onBroken(error: GuestError): void;
+  /** The guest is shown what was sent in a turn. */
+  onTurn(): void;
   /** Nothing waits to be sent any more. */
   onIdle(): void;
   /** A message that found no buffer, or no peer, is in the queue after so many milliseconds. */
@@ -286,6 +288,7 @@ export class ResponseSide implements SendQueueDevice {
     setImmediate(() => {
       this.#publishScheduled = false;
       this.publish();
+      this.#events.onTurn();
     });
   }
 

@@ -33,6 +33,8 @@ const VhostUserGuest = z.strictObject({
   dialect: z.enum(["linux", "linux-bufsz"]).default("linux"),
   /** `process` keeps the frontend's connection and the guest's memory in a process of their own. */
   isolation: z.enum(["none", "process"]).default("none"),
+  /** `adaptive` looks for the guest's messages for a moment after each, instead of waiting: less latency, more CPU. */
+  poll: z.enum(["off", "adaptive"]).default("off"),
 });
 
 export const GuestConfig = z.discriminatedUnion("kind", [EmulatedGuest, VhostUserGuest]);

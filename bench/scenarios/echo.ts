@@ -24,8 +24,16 @@ const PEERS = {
  * `ws` echo, one that batches its writes, and what a socket gives at most.
  */
 async function start(shape: Shape, options: BenchOptions): Promise<Running> {
-  const bridge = await startBenchBridge({ vm: {} });
-  const guest = await bridge.runGuests([{ socket: bridge.socketOf("vm") }]);
+  const bridge = await startBenchBridge({ vm: {}, polled: { poll: "adaptive" } });
+  const guests = { bridge: "vm", "poll: adaptive": "polled" };
+  const running = await Promise.all(
+    Object.entries(guests).map(async ([name, guest]) => {
+      const { pid } = await bridge.runGuests([{ socket: bridge.socketOf(guest) }]);
+      const watch = { Server: bridge.process.pid, Guest: pid };
+      const target = { port: bridge.port, path: `/ws/v1/${guest}/echo`, watch };
+      return [name, () => measureEcho(shape, target, options)] as const;
+    }),
+  );
   const peers = await Promise.all(
     Object.entries(PEERS).map(async ([name, entry]) => [name, await startProcess(entry)] as const),
   );
@@ -33,16 +41,8 @@ async function start(shape: Shape, options: BenchOptions): Promise<Running> {
     const target = { port: Number(ready["port"]), path: "/", watch: { Server: pid } };
     return [name, () => measureEcho(shape, target, options)] as const;
   });
-  const target = {
-    port: bridge.port,
-    path: "/ws/v1/vm/echo",
-    watch: { Server: bridge.process.pid, Guest: guest.pid },
-  };
   return {
-    variants: {
-      ...Object.fromEntries(peerVariants),
-      bridge: () => measureEcho(shape, target, options),
-    },
+    variants: Object.fromEntries([...peerVariants, ...running]),
     async stop() {
       await Promise.all([bridge.stop(), ...peers.map(([, each]) => each.stop())]);
     },

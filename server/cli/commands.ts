@@ -27,7 +27,8 @@ Examples:
 
 A guest is NAME=KIND[:PATH][,key=value...], KIND one of:
   emulated[:FILE]  in this process, with the services that FILE exports; profile=linux|openamp|rpmsg-lite
-  vhost-user:PATH  behind a Unix socket; mode=listen|connect, dialect=linux|linux-bufsz, isolation=none|process`;
+  vhost-user:PATH  behind a Unix socket; mode=listen|connect, dialect=linux|linux-bufsz, isolation=none|process,
+                   poll=off|adaptive`;
 
 const TOKEN_EXAMPLES = `
 Clients show it: RPMSG_BRIDGE_TOKEN=rpmsg_... rpmsg-bridge ls

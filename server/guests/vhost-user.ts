@@ -24,6 +24,7 @@ export function vhostUserLink(
   inherited?: LinkSnapshot,
 ): GuestLink {
   const { log, device } = attachment;
+  if (config.poll === "adaptive") device.pollAdaptively();
   const bufferSizes = config.dialect === "linux-bufsz" ? BUFFER_SIZES : undefined;
   const report = (event: FrontendEvent) => (error: unknown) => {
     log.write(event, { code: codeOf(error), reason: error instanceof Error ? error.message : String(error) });

@@ -130,6 +130,7 @@ describe("flags go before the environment, that before the file, that before def
         mode: "connect",
         dialect: "linux",
         isolation: "none",
+        poll: "off",
         endpoints: [],
       },
     });
