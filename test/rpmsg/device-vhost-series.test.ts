@@ -4,6 +4,14 @@ import type { HostAnnouncement } from "../../rpmsg/name-service.ts";
 import { Driver, message, nameServiceMessage, turns } from "./support/device-driver.ts";
 import { openEndpoint, openSender, texts } from "./support/device-endpoints.ts";
 
+/** Tells whether a 16-bit word is the used ring's flags or its event index, where the device asks for kicks. */
+function flagsAndEvent(driver: Driver, queue: number): (array: Uint16Array, index: number) => boolean {
+  const { used } = driver.rings[queue] as { used: number };
+  const { u8, guestAddress } = driver.window;
+  const bytes = [used, used + 4 + 8 * 16].map((address) => u8.byteOffset + address - guestAddress);
+  return (array, index) => array.buffer === u8.buffer && bytes.includes(array.byteOffset + 2 * index);
+}
+
 // The mistakes of the "vhost: add an RPMsg API" series, one test each.
 describe.each([{ eventIndex: false }, { eventIndex: true }])("not repeated, with %o", ({ eventIndex }) => {
   test("a notification race that stalls the queue", async () => {
@@ -14,12 +22,10 @@ describe.each([{ eventIndex: false }, { eventIndex: true }])("not repeated, with
     // A message that appears while the device turns kicks on again, whose kick is therefore not sent.
     let late = 3;
     const store = Atomics.store;
-    const flagsAndEvent = [driver.rings[1].used, driver.rings[1].used + 4 + 8 * 16].map(
-      (address) => (address - driver.window.guestAddress) >> 1,
-    );
+    const asksForKicks = flagsAndEvent(driver, REQUEST_QUEUE);
     try {
       Atomics.store = ((array: Uint16Array, index: number, value: number) => {
-        if (array === driver.window.u16 && flagsAndEvent.includes(index) && late > 0) {
+        if (asksForKicks(array, index) && late > 0) {
           late--;
           driver.offer(0x400, 1030, `late ${late}`);
         }
@@ -42,12 +48,10 @@ describe.each([{ eventIndex: false }, { eventIndex: true }])("not repeated, with
     // A buffer that appears just before the device asks for kicks: no kick comes for it.
     const store = Atomics.store;
     let posted = false;
-    const flagsAndEvent = [driver.rings[0].used, driver.rings[0].used + 4 + 8 * 16].map(
-      (address) => (address - driver.window.guestAddress) >> 1,
-    );
+    const asksForKicks = flagsAndEvent(driver, RESPONSE_QUEUE);
     try {
       Atomics.store = ((array: Uint16Array, index: number, value: number) => {
-        if (array === driver.window.u16 && flagsAndEvent.includes(index) && !posted) {
+        if (asksForKicks(array, index) && !posted) {
           posted = true;
           driver.post(512);
         }
