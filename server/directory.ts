@@ -39,8 +39,9 @@ export interface EndpointReference {
 export class Directory {
   /** By guest, then by name, oldest first. */
   readonly #guests = new Map<string, Map<string, Entry[]>>();
-  /** In the order of their ids. */
   readonly #entries = new Map<string, Entry>();
+  /** In the order of their numbers, so that a page begins where it goes on, and not with a look at all before it. */
+  readonly #ordered: Entry[] = [];
   readonly #byPort = new Map<EndpointPort, Entry>();
   #nextNumber = 1;
 
@@ -82,6 +83,7 @@ export class Directory {
     if (entry === undefined) return;
     this.#byPort.delete(port);
     this.#entries.delete(entry.id);
+    this.#ordered.splice(this.#placeAfter(entry.number - 1), 1);
     const names = this.#guests.get(port.guest);
     const left = names?.get(port.name)?.filter((each) => each !== entry) ?? [];
     if (left.length > 0) names?.set(port.name, left);
@@ -133,8 +135,9 @@ export class Directory {
   ): { endpoints: Endpoint[]; next: string | null } {
     const endpoints: Endpoint[] = [];
     const start = after === undefined ? 0 : Number(after.slice(1));
-    for (const entry of this.#entries.values()) {
-      if (entry.number <= start || !where(entry.port)) continue;
+    for (let place = this.#placeAfter(start); place < this.#ordered.length; place++) {
+      const entry = this.#ordered[place] as Entry;
+      if (!where(entry.port)) continue;
       if (endpoints.length === limit) return { endpoints, next: endpoints.at(-1)?.id ?? null };
       endpoints.push(describe(entry));
     }
@@ -147,7 +150,20 @@ export class Directory {
     this.#guests.set(guest, names);
     names.set(name, [...(names.get(name) ?? []), entry]);
     this.#entries.set(entry.id, entry);
+    this.#ordered.push(entry);
     this.#byPort.set(entry.port, entry);
+  }
+
+  /** Where in the order the first endpoint with a greater number is; there need not be one with this number. */
+  #placeAfter(number: number): number {
+    let low = 0;
+    let high = this.#ordered.length;
+    while (low < high) {
+      const middle = (low + high) >>> 1;
+      if ((this.#ordered[middle] as Entry).number <= number) low = middle + 1;
+      else high = middle;
+    }
+    return low;
   }
 
   #entryOf(port: EndpointPort): Entry {

@@ -10,6 +10,7 @@ import {
   GuestList,
 } from "../../schemas/index.ts";
 import type { Bridge } from "../bridge.ts";
+import { inSlices } from "./slices.ts";
 
 const GuestParams = z.object({ guest: z.string() });
 const EndpointParams = z.object({ guest: z.string(), id: z.string() });
@@ -55,9 +56,10 @@ export function resourceRoutes(bridge: Bridge): FastifyPluginAsyncZod {
         response: { 200: EndpointList },
       },
       config: { problems: ["bad-request"] },
-      handler: async ({ query, view }) => {
+      handler: async ({ query, view }, reply) => {
         const { guest, name, origin, limit, after } = query;
-        return view.list({ guest, name, origin }, limit, after);
+        const where = { guest, name, origin };
+        return inSlices((most, behind) => view.list(where, most, behind), limit, after, reply);
       },
     });
 
@@ -73,9 +75,9 @@ export function resourceRoutes(bridge: Bridge): FastifyPluginAsyncZod {
         response: { 200: EndpointList },
       },
       config: { problems: ["bad-request", "guest-unknown"] },
-      handler: async ({ params: { guest }, query: { limit, after }, view }) => {
+      handler: async ({ params: { guest }, query: { limit, after }, view }, reply) => {
         view.guest(guest);
-        return view.list({ guest }, limit, after);
+        return inSlices((most, behind) => view.list({ guest }, most, behind), limit, after, reply);
       },
     });
 

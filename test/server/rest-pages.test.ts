@@ -1,3 +1,5 @@
+import { Readable } from "node:stream";
+import { text } from "node:stream/consumers";
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import type { Endpoint } from "../../schemas/index.ts";
@@ -5,6 +7,7 @@ import { EndpointList, GuestList, Problem } from "../../schemas/index.ts";
 import { Directory } from "../../server/directory.ts";
 import { parseChannelPath } from "../../server/endpoint-path.ts";
 import type { EndpointPort } from "../../server/endpoint-port.ts";
+import { inSlices } from "../../server/routes/slices.ts";
 import { titled, unsupported } from "../rpmsg/posix/support.ts";
 import type { Declaration } from "./name-service-guest.ts";
 import { call, guestBridge } from "./name-service-guest.ts";
@@ -118,9 +121,92 @@ describe("a directory", () => {
   });
 });
 
+describe("a long answer", () => {
+  /** A directory, and the answer with so many of its endpoints; told of each part of its making. */
+  async function answer(
+    ports: readonly EndpointPort[],
+    { limit, onPart = () => {} }: { limit: number; onPart?: (part: number, directory: Directory) => void },
+  ): Promise<EndpointList> {
+    const directory = new Directory();
+    for (const port of ports) directory.add(port);
+    let part = 0;
+    const list = (most: number, after?: string) => {
+      onPart(part++, directory);
+      return directory.list(undefined, most, after);
+    };
+    const made: unknown = inSlices(list, limit, undefined, { type: () => undefined as never });
+    if (!(made instanceof Readable)) return made as EndpointList;
+    return EndpointList.strict().parse(JSON.parse(await text(made)));
+  }
+  const some = (count: number) => Array.from({ length: count }, (_, i) => endpoint(`n${i}`, i));
+
+  test.each([
+    [0, 1000],
+    [99, 1000],
+    [100, 1000],
+    [101, 1000],
+    [200, 1000],
+    [350, 1000],
+    [350, 350],
+    [350, 349],
+    [350, 200],
+    [350, 100],
+    [350, 1],
+  ])("of %d endpoints, at most %d, is the same as made at once", async (count, limit) => {
+    const ports = some(count);
+    const whole = new Directory();
+    for (const port of ports) whole.add(port);
+    expect(await answer(ports, { limit })).toEqual(whole.list(undefined, limit));
+  });
+
+  test("others have their turn between two parts of it", async () => {
+    let turns = 0;
+    let going = true;
+    const turn = () => {
+      turns++;
+      if (going) setImmediate(turn);
+    };
+    setImmediate(turn);
+    const turnOf: number[] = [];
+    const { endpoints } = await answer(some(1000), { limit: 1000, onPart: () => turnOf.push(turns) });
+    going = false;
+    expect(endpoints).toHaveLength(1000);
+    expect(turnOf.length).toBeGreaterThanOrEqual(10);
+    expect(new Set(turnOf).size).toBe(turnOf.length);
+  });
+
+  test("what goes meanwhile is not listed, what comes is, and what stays is once", async () => {
+    const ports = some(250);
+    const late = endpoint("late", 1000);
+    const { endpoints, next } = await answer(ports, {
+      limit: 1000,
+      onPart(part, directory) {
+        if (part !== 1) return;
+        for (const port of [...ports.slice(0, 50), ...ports.slice(150)]) directory.remove(port);
+        directory.add(late);
+      },
+    });
+    const expected = [...ports.slice(0, 150), late];
+    expect(endpoints.map((each) => each.name)).toEqual(expected.map((each) => each.name));
+    expect(next).toBeNull();
+  });
+
+  test("ends well where all that were left are gone", async () => {
+    const ports = some(250);
+    const { endpoints, next } = await answer(ports, {
+      limit: 1000,
+      onPart(part, directory) {
+        if (part === 1) for (const port of ports.slice(100)) directory.remove(port);
+      },
+    });
+    expect([endpoints.length, next]).toEqual([100, null]);
+  });
+});
+
 async function page(running: RunningBridge, path: string): Promise<EndpointList> {
   const response = await fetch(`${running.url}/api/v1/${path}`);
   expect(response.status).toBe(200);
+  expect(response.headers.get("content-type")).toBe("application/json; charset=utf-8");
   return EndpointList.strict().parse(await response.json());
 }
 
