@@ -1,9 +1,12 @@
+import { setTimeout as elapsed } from "node:timers/promises";
 import { startBenchBridge } from "../bridge.ts";
 import { deferred } from "../load/deferred.ts";
 import type { Scenario } from "../scenario.ts";
 
 const ANNOUNCEMENTS = 1000;
 const GUESTS = 10;
+/** About as long as all pages take. */
+const IDLE_MS = 250;
 
 interface Page {
   endpoints: unknown[];
@@ -100,6 +103,12 @@ const pages: Scenario = {
     for (let i = 0; i < 3; i++) await list("limit=100");
     return {
       variants: {
+        // What other processes of the machine do to a loop that has nothing to do.
+        "no request": async () => {
+          await bridge.process.ask("watch");
+          await elapsed(IDLE_MS);
+          return { blockedMs: (await bridge.process.ask("figures")).blockedMs };
+        },
         "100 a page": () => list("limit=100"),
         "default pages": () => list(""),
         "all in one": () => list("limit=10000"),
