@@ -1,4 +1,5 @@
-import type { FastifyInstance } from "fastify";
+import { Readable } from "node:stream";
+import type { FastifyInstance, FastifyReply } from "fastify";
 import { limitTime } from "./answer-time.ts";
 import type { Bridge } from "./bridge.ts";
 import type { Holder } from "./memory-budget.ts";
@@ -26,4 +27,27 @@ export function limitAnswers(app: FastifyInstance, bridge: Bridge): void {
     }
     limitTime(raw, bridge);
   });
+}
+
+/**
+ * The body of an answer that is made while it is taken. Only what was made and has not left yet waits for its client.
+ * @param texts asked for the next one when the client has room for it
+ */
+export function counted(texts: AsyncIterable<string>, { raw }: FastifyReply, { channels }: Bridge): Readable {
+  const { budget } = channels;
+  async function* told(): AsyncGenerator<string> {
+    for await (const text of texts) {
+      budget.grown(holder, text.length);
+      yield text;
+    }
+  }
+  const body = Readable.from(told(), { objectMode: false });
+  const holder: Holder = {
+    get heldBytes() {
+      return raw.destroyed ? 0 : body.readableLength + raw.writableLength;
+    },
+    shed: () => raw.destroy(),
+  };
+  raw.once("close", () => budget.forget(holder));
+  return body;
 }

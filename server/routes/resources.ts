@@ -1,3 +1,4 @@
+import type { FastifyReply } from "fastify";
 import type { FastifyPluginAsyncZod } from "fastify-type-provider-zod";
 import { z } from "zod";
 import {
@@ -9,6 +10,7 @@ import {
   Guest,
   GuestList,
 } from "../../schemas/index.ts";
+import { counted } from "../answer-limits.ts";
 import type { Bridge } from "../bridge.ts";
 import { inSlices } from "./slices.ts";
 
@@ -17,6 +19,12 @@ const EndpointParams = z.object({ guest: z.string(), id: z.string() });
 
 /** Guests and endpoints. */
 export function resourceRoutes(bridge: Bridge): FastifyPluginAsyncZod {
+  const answerList = (list: ReturnType<typeof inSlices>, reply: FastifyReply): EndpointList => {
+    if ("endpoints" in list) return list;
+    reply.type("application/json; charset=utf-8");
+    // Fastify sends a stream as it is; the types of a route know only what its text says.
+    return counted(list, reply, bridge) as never;
+  };
   return async (app) => {
     app.route({
       method: "GET",
@@ -59,7 +67,10 @@ export function resourceRoutes(bridge: Bridge): FastifyPluginAsyncZod {
       handler: async ({ query, view }, reply) => {
         const { guest, name, origin, limit, after } = query;
         const where = { guest, name, origin };
-        return inSlices((most, behind) => view.list(where, most, behind), limit, after, reply);
+        return answerList(
+          inSlices((most, behind) => view.list(where, most, behind), limit, after),
+          reply,
+        );
       },
     });
 
@@ -77,7 +88,10 @@ export function resourceRoutes(bridge: Bridge): FastifyPluginAsyncZod {
       config: { problems: ["bad-request", "guest-unknown"] },
       handler: async ({ params: { guest }, query: { limit, after }, view }, reply) => {
         view.guest(guest);
-        return inSlices((most, behind) => view.list({ guest }, most, behind), limit, after, reply);
+        return answerList(
+          inSlices((most, behind) => view.list({ guest }, most, behind), limit, after),
+          reply,
+        );
       },
     });
 

@@ -130,19 +130,19 @@ test("clientBytes: clients that do not read are closed with 1013 for it, one tha
 });
 
 describe("clientBytes: answers over HTTP", () => {
-  /** A bridge whose list of endpoints is 1 MB, more than the kernel takes for a Unix socket. */
-  async function listing(clientBytes: number) {
+  /** A bridge whose list of endpoints, and whose metrics, are 1 MB at least, more than the kernel takes for a Unix socket. */
+  async function listing(clientBytes: number, target = "/metrics") {
     const path = join(testDirectory(), "socket");
     const running = await testBridge({
       listen: `unix:${path}`,
-      limits: { clientBytes, declaredEndpoints: 3000 },
+      limits: { clientBytes, declaredEndpoints: 3000, metricEndpoints: 4000 },
     });
     for (let i = 0; i < 3000; i++)
       running.bridge.declare("demo", { name: "n".repeat(31), ns: "none", address: 5000 + i });
     const ask = () => {
       const socket = connect(path);
       onTestFinished(() => void socket.destroy());
-      socket.write("GET /api/v1/endpoints?limit=10000 HTTP/1.1\r\nHost: localhost\r\n\r\n");
+      socket.write(`GET ${target} HTTP/1.1\r\nHost: localhost\r\n\r\n`);
       return socket;
     };
     return { running, ask };
@@ -155,6 +155,22 @@ describe("clientBytes: answers over HTTP", () => {
     await eventually("three answers", () => budget.bytes > 3_000_000 || undefined);
     for (const socket of sockets) socket.resume();
     await eventually("none", () => budget.bytes === 0 || undefined);
+    expect(reached(running, "clientBytes")).toBe(0);
+  });
+
+  test("a long list is made as it is taken: of each only a part waits, and counts until it is taken", async () => {
+    const { running, ask } = await listing(2 ** 28, "/api/v1/endpoints?limit=10000");
+    const { budget } = running.bridge.channels;
+    const sockets = [ask(), ask(), ask()];
+    await Promise.all(sockets.map((socket) => once(socket, "readable")));
+    await eventually("three answers", () => budget.bytes > 3 * 20_000 || undefined);
+    for (const socket of sockets) socket.resume();
+    let most = 0;
+    await eventually("none", () => {
+      most = Math.max(most, budget.bytes);
+      return budget.bytes === 0 || undefined;
+    });
+    expect(most).toBeLessThan(3 * 200_000);
     expect(reached(running, "clientBytes")).toBe(0);
   });
 

@@ -134,9 +134,9 @@ describe("a long answer", () => {
       onPart(part++, directory);
       return directory.list(undefined, most, after);
     };
-    const made: unknown = inSlices(list, limit, undefined, { type: () => undefined as never });
-    if (!(made instanceof Readable)) return made as EndpointList;
-    return EndpointList.strict().parse(JSON.parse(await text(made)));
+    const made = inSlices(list, limit);
+    if ("endpoints" in made) return made;
+    return EndpointList.strict().parse(JSON.parse(await text(Readable.from(made))));
   }
   const some = (count: number) => Array.from({ length: count }, (_, i) => endpoint(`n${i}`, i));
 
