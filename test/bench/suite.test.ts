@@ -9,7 +9,7 @@ import { compareResults, mergeResults, readResults } from "../../bench/results.t
 import { interleave, spread } from "../../bench/runner.ts";
 import type { Sample, Scenario } from "../../bench/scenario.ts";
 import { scenarios } from "../../bench/scenarios/all.ts";
-import { judge, targets } from "../../bench/targets.ts";
+import { isGross, judge, shortVariants, targets } from "../../bench/targets.ts";
 
 const NAME = "echo-16x64x16";
 
@@ -83,6 +83,54 @@ describe("targets", () => {
   ] as const)("of at most 1.6: %d to 100 is %s", (p50us, verdict) => {
     const judgements = judge("echo-1x64x1", { naive: [{ p50us: 100 }], bridge: [{ p50us }] });
     expect(judgements.map((each) => each.verdict)).toEqual([verdict]);
+  });
+});
+
+describe("the short form", () => {
+  const short = scenarios.filter((each) => each.short === true).map(({ name }) => name);
+
+  it("has something to compare in each of its scenarios", () => {
+    expect(short.length).toBeGreaterThan(0);
+    for (const name of short) expect(shortVariants(name).size).toBeGreaterThan(0);
+  });
+
+  it("measures what its targets compare, and judges nothing else", () => {
+    const variants = shortVariants(NAME);
+    expect([...variants].toSorted()).toEqual(["batched", "bridge"]);
+    const samples = { batched: [{ perSecond: 100 }], bridge: [{ perSecond: 47 }] };
+    expect(judge(NAME, samples)).toMatchObject([
+      { target: { against: "batched" }, verdict: "missed grossly" },
+    ]);
+    expect([...shortVariants("device-queue-64")].toSorted()).toEqual([
+      "request c",
+      "request ts",
+      "response ts",
+    ]);
+  });
+});
+
+describe("a gross miss", () => {
+  it.each([
+    [[47, 40, 30], true],
+    [[48, 40, 30], false],
+    [[90, 100, 110], false],
+  ])("is one of all rounds: %j to 100 with at least 0.95", (rounds, gross) => {
+    const samples = {
+      batched: rounds.map(() => ({ perSecond: 100 })),
+      bridge: rounds.map((perSecond) => ({ perSecond })),
+    };
+    expect(judge(NAME, samples).map(isGross)).toEqual([gross]);
+  });
+
+  it.each([
+    [[1001, 1500, 2000], true],
+    [[1000, 1500, 2000], false],
+  ])("is one of all rounds: %j to 100 with at most 5", (rounds, gross) => {
+    const samples = {
+      "request c": rounds.map(() => ({ ns: 100 })),
+      "request ts": rounds.map((ns) => ({ ns })),
+    };
+    expect(judge("device-queue-64", samples).map(isGross)).toEqual([gross]);
   });
 });
 
