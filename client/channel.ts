@@ -5,6 +5,7 @@ import type { ChannelEnd, ChannelEvents, ChannelState } from "./channel-events.t
 import { errorOf, FINAL, GONE, RESTART, SLOW_READER } from "./close-codes.ts";
 import type { ChannelFrame, ConnectionEnd } from "./connection.ts";
 import { Connection } from "./connection.ts";
+import type { Credit } from "./credit.ts";
 import { Emitter } from "./emitter.ts";
 import { RpmsgError } from "./errors.ts";
 import type { Frame } from "./frames.ts";
@@ -26,6 +27,8 @@ export interface ChannelSetup {
   window: Bound;
   queue: Bound;
   inbox: Bound;
+  /** Undefined where any number of messages may come. */
+  credit: Credit | undefined;
   signal: AbortSignal | undefined;
 }
 
@@ -67,7 +70,7 @@ export class Channel implements AsyncIterable<Message> {
 
   constructor(setup: ChannelSetup) {
     this.#setup = setup;
-    this.#inbox = new Inbox(setup.inbox);
+    this.#inbox = new Inbox(setup.inbox, () => setup.credit?.took());
     this.#outbox = new Outbox(setup.window, setup.queue);
     this.#backoff = new Backoff(setup.reconnect === false ? {} : setup.reconnect);
     this.opened = new Promise((resolve, reject) => {
@@ -215,6 +218,7 @@ export class Channel implements AsyncIterable<Message> {
     this.#failures = 0;
     this.#resumable = true;
     if (!resumed) this.#seq = 0;
+    this.#setup.credit?.connected((frame) => connection.write(frame), this.#inbox.size);
     if (previous !== undefined) {
       const reset = previous.generation !== hello.generation || previous.instance !== hello.instance;
       if (!resumed) {
@@ -327,10 +331,14 @@ export class Channel implements AsyncIterable<Message> {
 
   #message(frame: Frame<"message">): void {
     // It came before the connection was lost.
-    if (frame.seq <= this.#seq) return;
+    if (frame.seq <= this.#seq) {
+      this.#setup.credit?.took();
+      return;
+    }
     this.#seq = frame.seq;
     const message = Message.from(frame);
     if (message === undefined) {
+      this.#setup.credit?.took();
       this.#events.emit(
         "error",
         new RpmsgError("bad-frame", `message ${frame.seq} is not ${frame.encoding}`),
@@ -341,7 +349,7 @@ export class Channel implements AsyncIterable<Message> {
     if (!heard || this.#taken) {
       const count = this.#inbox.push(message);
       if (count > 0) this.#events.emit("dropped", { count, by: "client" });
-    }
+    } else this.#setup.credit?.took();
     if (heard) this.#events.emit("message", message);
   }
 

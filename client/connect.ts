@@ -3,6 +3,7 @@ import type { ReconnectOptions } from "./backoff.ts";
 import type { Bound } from "./bound.ts";
 import { Channel } from "./channel.ts";
 import { ticketOf } from "./credentials.ts";
+import { Credit } from "./credit.ts";
 import { explain } from "./explain.ts";
 import { authorization } from "./http.ts";
 import type { Place } from "./target.ts";
@@ -58,6 +59,13 @@ export interface ConnectOptions extends Place {
   queue?: Partial<Bound>;
   /** Messages of the guest that may wait to be taken; then the oldest are dropped. Default 16,384 messages and 8 MiB. */
   inbox?: Partial<Bound>;
+  /**
+   * Messages of the guest that may be on their way, or here and not taken; the rest waits with the bridge, which does
+   * with what is too much as `slow` says. Default: any number. Not with `announce`.
+   */
+  credit?: number;
+  /** With `credit`: calls back when more may come, such as with the next picture of a page. Default: at once. */
+  pace?: (grant: () => void) => void;
 }
 
 /**
@@ -69,10 +77,10 @@ export interface ConnectOptions extends Place {
  * WebSocket; the reason of `signal`
  */
 export async function connect(target: string | URL, options: ConnectOptions = {}): Promise<Channel> {
-  const { token, signal, reconnect = {} } = options;
+  const { token, signal, reconnect = {}, credit, pace = (grant) => grant() } = options;
   const Socket = webSocketOf(options.WebSocket);
   const url = channelUrl(target, options);
-  for (const key of ["share", "local", "slow", "origin", "encoding"] as const) {
+  for (const key of ["share", "local", "slow", "origin", "encoding", "credit"] as const) {
     if (options[key] !== undefined) url.searchParams.set(key, String(options[key]));
   }
   if (options.takeover === true) url.searchParams.set("takeover", "1");
@@ -105,6 +113,7 @@ export async function connect(target: string | URL, options: ConnectOptions = {}
     window: { ...defaults.window, ...options.window },
     queue: { ...defaults.queue, ...options.queue },
     inbox: { ...defaults.inbox, ...options.inbox },
+    credit: credit === undefined ? undefined : new Credit(credit, pace),
     signal,
   });
   return channel.opened;

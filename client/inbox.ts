@@ -14,10 +14,13 @@ export class Inbox {
   #bytes = 0;
   /** Who waits for messages; there are no messages then. */
   readonly #receivers = new Fifo<Receiver>();
+  readonly #onLeave: () => void;
   #end: { error: unknown } | undefined;
 
-  constructor(bound: Bound) {
+  /** @param onLeave told of each message that is taken or dropped */
+  constructor(bound: Bound, onLeave: () => void) {
     this.#bound = bound;
+    this.#onLeave = onLeave;
   }
 
   get size(): number {
@@ -29,6 +32,7 @@ export class Inbox {
     const receiver = this.#receivers.shift();
     if (receiver !== undefined) {
       receiver.resolve({ done: false, value: message });
+      this.#onLeave();
       return 0;
     }
     this.#messages.push(message);
@@ -44,7 +48,9 @@ export class Inbox {
 
   shift(): Message | undefined {
     const message = this.#messages.shift();
-    if (message !== undefined) this.#bytes -= message.cost;
+    if (message === undefined) return undefined;
+    this.#bytes -= message.cost;
+    this.#onLeave();
     return message;
   }
 

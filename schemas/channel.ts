@@ -69,6 +69,12 @@ export const JsonQuery = z
       .regex(/^\d{1,15}$/, "want a number")
       .transform(Number)
       .optional(),
+    /** Messages that may come on this connection, until a `credit` frame grants more; without it any number. */
+    credit: z
+      .string()
+      .regex(/^\d{1,9}$/, "want a number")
+      .transform(Number)
+      .optional(),
   })
   .refine(takeoverNeedsExclusive, takeoverIssue)
   .refine((query) => (query.resume === undefined) === (query.after === undefined), {

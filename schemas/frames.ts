@@ -103,7 +103,15 @@ const SendFrame = z.strictObject({
 
 const PingFrame = z.strictObject({ type: z.literal("ping") });
 
-export const ClientFrame = z.discriminatedUnion("type", [SendFrame, PingFrame]);
+const Credit = z
+  .int()
+  .min(0)
+  .max(2 ** 31);
+
+/** More messages may come: so many. Nothing where the connection has no `credit=`. */
+const CreditFrame = z.strictObject({ type: z.literal("credit"), messages: Credit });
+
+export const ClientFrame = z.discriminatedUnion("type", [SendFrame, CreditFrame, PingFrame]);
 export type ClientFrame = z.infer<typeof ClientFrame>;
 /** A client's frame before defaults are filled in. */
 export type ClientFrameInput = z.input<typeof ClientFrame>;
@@ -125,10 +133,6 @@ export const MUX_MESSAGE_COST = 16;
 const Subscription = z.int().min(0).max(0xffff_ffff);
 /** Number of a message, as in the header. */
 const Numbered = z.int().min(1).max(0xffff_ffff);
-const Credit = z
-  .int()
-  .min(0)
-  .max(2 ** 31);
 
 const subscribed = {
   guest: GuestName,

@@ -93,7 +93,7 @@ export function Console({ talk, refused }: { talk: Talk; refused: string | undef
           `; a sample: of more than ${number((KEPT_A_WINDOW * 1000) / WINDOW)} a second ${number(history.sampledOut)} were only counted`}
         {history.gone > 0 && `; ${number(history.gone)} older ones are not kept any more`}
         {talk.dropped.value > 0 &&
-          `; ${number(talk.dropped.value)} more were dropped on their way: this page is too slow for them`}
+          `; ${number(talk.dropped.value)} more were dropped on their way: more than this page takes`}
         {paused.value !== undefined && "; paused"}
       </p>
       <Rows

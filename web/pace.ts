@@ -30,3 +30,21 @@ export function untilNext(period: number, took: number, failed: boolean): number
   if (failed) return period;
   return Math.min(Math.max(period - took, took * SHARE), LONGEST);
 }
+
+/** Milliseconds after which a picture is not waited for any more: a window that is covered has none. */
+const NO_PICTURE = 250;
+
+/** Calls back with the next picture; where none is drawn, soon, or while the page is out of sight at once. */
+export function withPicture(callback: () => void): void {
+  if (document.hidden) {
+    callback();
+    return;
+  }
+  const done = (): void => {
+    cancelAnimationFrame(frame);
+    clearTimeout(timer);
+    callback();
+  };
+  const frame = requestAnimationFrame(done);
+  const timer = setTimeout(done, NO_PICTURE);
+}

@@ -84,6 +84,8 @@ export function Plot({ talk, start, settled, refused }: PlotProps): JSX.Element 
           </fieldset>
           <p class="hint tally">
             drawing <b>{number(drawn)}</b> of <b>{number(messages)}</b> messages
+            {talk.dropped.value > 0 &&
+              `; ${number(talk.dropped.value)} more were dropped on their way: more than this page takes`}
           </p>
           <div class="charts">
             {names

@@ -2,12 +2,18 @@ import { signal } from "@preact/signals";
 import type { Channel, Message } from "../client/index.ts";
 import { connect } from "../client/index.ts";
 import { History } from "./history.ts";
+import { withPicture } from "./pace.ts";
 import { bridge, credentials } from "./session.ts";
 import type { Trouble } from "./trouble.ts";
 import { troubleOf } from "./trouble.ts";
 
 /** Milliseconds between two looks at what came. */
 const LOOK = 100;
+/**
+ * Messages that may be on their way to this page: so many come with a picture, at most, since the browser hands them
+ * to it one by one, and a click waits for those before it.
+ */
+const AHEAD = 256;
 
 /** The page's channel to an endpoint, and what went over it. */
 export class Talk {
@@ -21,7 +27,7 @@ export class Talk {
   readonly trouble = signal<Trouble | undefined>(undefined);
   /** What became of the last message that failed. */
   readonly failure = signal<Trouble | undefined>(undefined);
-  /** Messages that never came, since this page was too slow for them. */
+  /** Messages that never came: the bridge had more than this page takes. */
   readonly dropped = signal(0);
   /** Grows when `history` has changed, a few times a second. */
   readonly changes = signal(0);
@@ -45,9 +51,9 @@ export class Talk {
     this.trouble.value = undefined;
     try {
       const url = new URL(this.path.replace(/^\//, ""), bridge);
-      // A page that does not keep up loses messages, and is told how many; it holds nobody up.
-      const options = { ...credentials(), slow: "drop-oldest", signal: this.#abort.signal } as const;
-      this.#use(await connect(url, options));
+      // Of more than a page shows the bridge sends a sample, and tells how many are left out; nobody is held up.
+      const options = { slow: "drop-oldest", credit: AHEAD, pace: withPicture } as const;
+      this.#use(await connect(url, { ...credentials(), ...options, signal: this.#abort.signal }));
     } catch (error) {
       if (this.#abort.signal.aborted) return;
       this.trouble.value = troubleOf(error);
@@ -143,7 +149,9 @@ export class Talk {
       this.dropped.value += count ?? 0;
       const many = count === undefined ? "messages" : `${count} messages`;
       note(
-        by === "bridge" ? `the bridge dropped ${many}: this page is too slow` : `this page dropped ${many}`,
+        by === "bridge"
+          ? `the bridge left ${many} out: more than this page takes`
+          : `this page dropped ${many}`,
       );
     });
     channel.on("error", (error) => note(`${error.message} (${error.code})`));

@@ -58,6 +58,8 @@ export function TerminalView({ talk, refused }: { talk: Talk; refused: string | 
         {refused === undefined ? "Keys go to the guest as they are typed." : "Keys go nowhere."} Shift and Tab
         leave the terminal.
         {unseen.value > 0 && ` ${number(unseen.value)} bytes came too fast to be shown.`}
+        {talk.dropped.value > 0 &&
+          ` ${number(talk.dropped.value)} messages were dropped on their way: more than this page takes.`}
       </p>
       <TroubleNote trouble={talk.failure.value} />
     </>

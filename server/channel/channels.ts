@@ -360,7 +360,7 @@ export class Channels {
         if (socket === undefined) return;
         this.#serve(client, socket, session, () => {});
         this.#waiting.taken(session, connection.client.peer);
-        session.attach(connection, query.after ?? 0);
+        session.attach(connection, query.credit, query.after ?? 0);
         return;
       }
       // Rights may be others after a hand-over: the client goes on with those that it has now, in a session of its own.
@@ -379,7 +379,7 @@ export class Channels {
     if (withdraw === undefined) this.#sessions.set(channel.session, channel);
     this.#serve(client, socket, channel, () => {});
     this.#waiting.taken(channel, connection.client.peer);
-    channel.attach(connection);
+    channel.attach(connection, query.credit);
   }
 
   #makeSession(

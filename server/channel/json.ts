@@ -31,7 +31,7 @@ import type { MessageEncoder } from "./message-encoder.ts";
 import { decodeText } from "./message-encoder.ts";
 import type { Allowed } from "./opening.ts";
 import type { OutflowSink } from "./outflow.ts";
-import { Outflow } from "./outflow.ts";
+import { IN_MESSAGES, Outflow } from "./outflow.ts";
 import type { ReplaySnapshot } from "./replay-log.ts";
 import { ReplayLog } from "./replay-log.ts";
 
@@ -111,7 +111,7 @@ export class JsonChannel implements ChannelEvents<MessageId>, ConnectionHandler,
   constructor(options: JsonOptions) {
     this.#options = options;
     this.#marks = marksOf(options.limits);
-    this.#outflow = new Outflow(this, options.policy, options.limits);
+    this.#outflow = new Outflow(this, options.policy, options.limits, undefined, IN_MESSAGES);
     this.#log = new ReplayLog(options.limits, options.budget);
     this.#results = new ReplayLog(options.limits, options.budget);
     this.#destinations = new Destinations(options.allowed.anywhere);
@@ -137,9 +137,10 @@ export class JsonChannel implements ChannelEvents<MessageId>, ConnectionHandler,
 
   /**
    * A client is there.
+   * @param credit messages that it takes over this connection, those that it missed included; undefined without a bound
    * @param after the last message that it got, where it resumes the session
    */
-  attach(connection: Connection, after?: number): void {
+  attach(connection: Connection, credit?: number, after?: number): void {
     const port = this.#port;
     if (port === undefined) return;
     clearTimeout(this.#away);
@@ -162,10 +163,10 @@ export class JsonChannel implements ChannelEvents<MessageId>, ConnectionHandler,
       session: this.session,
       resumed: after !== undefined,
     });
-    if (after !== undefined) this.#replay(after);
+    const missed = after === undefined ? 0 : this.#replay(after);
     this.#backlog = connection.pendingBytes;
     this.#missed = 0;
-    if (after !== undefined) this.#outflow.drained();
+    this.#outflow.allow(credit === undefined ? undefined : credit - missed);
     // What waits for the guest does so still: this connection is to bring no more than the one before.
     if (port.pendingBytes >= this.#marks.pause) connection.pauseReading();
   }
@@ -296,6 +297,7 @@ export class JsonChannel implements ChannelEvents<MessageId>, ConnectionHandler,
     }
     const { frame } = parsed;
     if (frame.type === "ping") this.#tell({ type: "pong" });
+    else if (frame.type === "credit") this.#outflow.grant(frame.messages);
     else this.#send(frame);
   }
 
@@ -374,8 +376,8 @@ export class JsonChannel implements ChannelEvents<MessageId>, ConnectionHandler,
       return;
     }
     this.#connection = undefined;
-    // What waited for the client waits for its return.
-    this.#outflow.drained();
+    // What waited for the client, or for credit of it, waits for its return.
+    this.#outflow.allow(undefined);
     this.#options.onAway(this);
   }
 
@@ -401,15 +403,19 @@ export class JsonChannel implements ChannelEvents<MessageId>, ConnectionHandler,
     return { endpointState, guestState };
   }
 
-  /** What the client missed, and in its place how much of it was dropped or is not known any more. */
-  #replay(after: number): void {
+  /**
+   * What the client missed, and in its place how much of it was dropped or is not known any more.
+   * @returns how many messages
+   */
+  #replay(after: number): number {
     // What was dropped when it came was counted then.
     const { forgotten } = this.#log;
     const lost = forgotten - Math.max(after, this.#counted);
     if (lost > 0) this.dropped(lost, "session");
     this.#counted = Math.max(forgotten, this.#counted);
     let last = after;
-    for (const { seq, text } of this.#log.after(after)) {
+    const missed = this.#log.after(after);
+    for (const { seq, text } of missed) {
       this.#tellGap(seq - 1 - last);
       this.#writeMessage(seq, text);
       last = seq;
@@ -417,6 +423,7 @@ export class JsonChannel implements ChannelEvents<MessageId>, ConnectionHandler,
     this.#tellGap(this.#told - last);
     // Those that came with the last message that arrived, or later: some a second time.
     for (const { text } of this.#results.after(after - 1)) this.#connection?.writer.text("", text);
+    return missed.length;
   }
 
   #tellGap(count: number): void {

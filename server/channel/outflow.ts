@@ -13,6 +13,14 @@ const COMPACT = 1024;
 /** In the place of a message that is gone: its bytes, which count no more, are free at once. */
 const GONE: Waiting = { since: 0, seq: 0, src: 0, bytes: new Uint8Array() };
 
+/** What a message costs of the credit. */
+interface Price {
+  readonly message: number;
+  readonly byte: number;
+}
+const IN_BYTES: Price = { message: MUX_MESSAGE_COST, byte: 1 };
+export const IN_MESSAGES: Price = { message: 1, byte: 0 };
+
 /** Where the messages of one channel go. */
 export interface OutflowSink {
   /** Bytes that the client has not taken. */
@@ -55,8 +63,9 @@ export class Outflow implements Holder {
   readonly #policy: SlowPolicy;
   readonly #limits: Limits;
   readonly #socketBytes: number;
-  /** What may be written, in bytes; undefined without a bound. */
+  /** What may be written, by the price; undefined without a bound. */
   #credit: number | undefined;
+  readonly #price: Price;
   /** Waiting messages from `#first` on; what is before it is gone. */
   #waiting: Waiting[] = [];
   #first = 0;
@@ -66,12 +75,13 @@ export class Outflow implements Holder {
   #held: NodeJS.Timeout | undefined;
   #ended = false;
 
-  constructor(sink: OutflowSink, policy: SlowPolicy, limits: Limits, credit?: number) {
+  constructor(sink: OutflowSink, policy: SlowPolicy, limits: Limits, credit?: number, price = IN_BYTES) {
     this.#sink = sink;
     this.#policy = policy;
     this.#limits = limits;
     this.#socketBytes = Math.min(SOCKET_BYTES, limits.slowReaderBytes);
     this.#credit = credit;
+    this.#price = price;
   }
 
   get heldBytes(): number {
@@ -107,9 +117,15 @@ export class Outflow implements Holder {
     if (pendingBytes > 0 && sink.pendingBytes > this.#limits.slowReaderBytes) this.#tooMuch();
   }
 
-  /** The client has granted so many bytes more. */
-  grant(bytes: number): void {
-    if (this.#credit !== undefined) this.#credit += bytes;
+  /** The client has granted so much more. */
+  grant(more: number): void {
+    if (this.#credit !== undefined) this.#credit += more;
+    this.drained();
+  }
+
+  /** Begins anew with so much credit, less than none where some is owed; undefined without a bound. */
+  allow(credit: number | undefined): void {
+    this.#credit = credit;
     this.drained();
   }
 
@@ -149,15 +165,19 @@ export class Outflow implements Holder {
   }
 
   #mayWrite(length: number): boolean {
-    if (this.#credit !== undefined && this.#credit < MUX_MESSAGE_COST + length) return false;
+    if (this.#credit !== undefined && this.#credit < this.#priceOf(length)) return false;
     return this.#policy !== "drop-oldest" || this.#sink.pendingBytes < this.#socketBytes;
   }
 
   #write(seq: number, src: number, bytes: Uint8Array, offset: number, length: number, serial: number): void {
     this.#tellDropped(seq - 1);
     this.#told = seq;
-    if (this.#credit !== undefined) this.#credit -= MUX_MESSAGE_COST + length;
+    if (this.#credit !== undefined) this.#credit -= this.#priceOf(length);
     this.#sink.write(seq, src, bytes, offset, length, serial);
+  }
+
+  #priceOf(length: number): number {
+    return this.#price.message + this.#price.byte * length;
   }
 
   #wait(message: Waiting): void {

@@ -123,6 +123,8 @@ export const fieldTexts = {
   "ChannelQuery.encoding": "Encoding of all messages to the client.",
   "ChannelQuery.resume": "The session to go on with, from `hello`.",
   "ChannelQuery.after": "With resume: the last `seq` that came.",
+  "ChannelQuery.credit":
+    "Messages that may come until a `credit` frame grants more; what waits does so under `slow`. Without it any number.",
   "ServiceQuery.announce": "Name of the service that the client is, 1 to 31 bytes of UTF-8.",
   "ServiceQuery.local": "The service's address, decimal or with 0x.",
   "ServiceQuery.slow": slow,
@@ -141,6 +143,7 @@ export const fieldTexts = {
   data: "The bytes of the message, in the encoding.",
   encoding: "utf8, base64 or hex. Of messages of the guest: utf8 where they are valid UTF-8, else base64.",
   "ClientFrame.send.encoding": "Of `data`.",
+  "ClientFrame.credit.messages": "So many messages more.",
   "MessageSend.encoding": "Of `data`, and unless it is utf8 of the reply.",
   "ServerFrame.hello.id": "Id of the endpoint.",
   "MuxServerFrame.subscribed.id": "Id of the endpoint.",

@@ -32,6 +32,11 @@ export const jsonClientTexts: Texts<ClientFrameInput> = {
       { type: "send", id: 1, data: "AAEC/w==", encoding: "base64", timeout: 2000 },
     ],
   },
+  credit: {
+    summary:
+      "More messages may come. For connections with `credit=` in their path; for others it means nothing.",
+    examples: [{ type: "credit", messages: 128 }],
+  },
   ping: { summary: "Asks for a `pong`.", examples: [{ type: "ping" }] },
 };
 
