@@ -3,6 +3,7 @@ import { once } from "node:events";
 import type { Socket } from "node:net";
 import { connect } from "node:net";
 import { join } from "node:path";
+import { monitorEventLoopDelay } from "node:perf_hooks";
 import { setTimeout as elapsed } from "node:timers/promises";
 import { compiled } from "../../../bench/harness.ts";
 import { deferred } from "../../../bench/load/deferred.ts";
@@ -49,6 +50,8 @@ async function run(scale: Scale): Promise<Outcome> {
   let timed = 0;
   let timing = false;
   let received = 0;
+  /** Of this process: what comes late here is not read in time. */
+  const own = monitorEventLoopDelay({ resolution: 1 });
   const sockets: Socket[] = [];
   try {
     await once(guest, "message");
@@ -75,11 +78,15 @@ async function run(scale: Scale): Promise<Outcome> {
     await quiet(() => received);
     pace(peak / 2);
     await elapsed(WARM[scale]);
+    await bridge.watchLag();
+    own.enable();
     timing = true;
     const start = performance.now();
     await elapsed(HALF[scale]);
     timing = false;
+    own.disable();
     const seconds = (performance.now() - start) / 1000;
+    const { lag } = await bridge.probe();
     const milliseconds = Array.from(times.subarray(0, timed), (each) => each / 1e6);
     pace(0);
     await quiet(() => received);
@@ -92,7 +99,8 @@ async function run(scale: Scale): Promise<Outcome> {
     return {
       measured:
         `at most ${count(Math.round(peak))} messages a second of 64 bytes; at ${count(Math.round(half))} a second ` +
-        `${latencies(milliseconds)}, most ${quantile(milliseconds, 1).toFixed(1)} ms`,
+        `${latencies(milliseconds)}, most ${quantile(milliseconds, 1).toFixed(1)} ms; event-loop lag p99 of the bridge ` +
+        `${lag.p99.toFixed(1)} ms, of the process of the clients ${Math.max(0, own.percentile(99) / 1e6 - 1).toFixed(1)} ms`,
       problems,
       slow: [
         ...(p99 > WITHIN ? [`p99 ${p99.toFixed(1)} ms`] : []),
