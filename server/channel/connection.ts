@@ -317,7 +317,8 @@ export class Connection implements Holder {
   /** Answers a ping. Answers wait for a client that does not read, and not without a bound. */
   #pong(data: Buffer): void {
     if (!this.isOpen) return;
-    if (this.#pendingPongs >= this.#limits.pendingPongs) {
+    // What the kernel has taken waits for nobody, though it is told a tick later.
+    if (this.#pendingPongs >= this.#limits.pendingPongs && this.#stream.writableLength > 0) {
       this.counts.limits.add("pendingPongs");
       this.#cause ??= closeCode.slowReader;
       this.terminate();

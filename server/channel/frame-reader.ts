@@ -38,6 +38,9 @@ export class FrameReader {
   #ended = false;
   /** Of what ws got last it has handed out a message. */
   #handedOut = false;
+  /** Whether ws has refused what it got last is told a tick later. */
+  #unsure = false;
+  #sureSoon = false;
 
   /**
    * @param stream a connection that ws reads already, with a listener of its data
@@ -78,8 +81,10 @@ export class FrameReader {
       this.#handedOut = false;
       this.#give(chunk, 0, at);
       if (this.#ended) return;
+      // It was a message, and as such in order.
+      if (this.#handedOut && this.#isBetween) this.#unsure = false;
     }
-    if (at === 0 || (this.#handedOut && this.#isBetween)) at = this.#takeMessages(chunk, at);
+    if (this.#isBetween && !this.#unsure) at = this.#takeMessages(chunk, at);
     if (at === chunk.length) return;
     this.#follow(chunk, at, false);
     this.#give(chunk, at, chunk.length);
@@ -87,6 +92,13 @@ export class FrameReader {
 
   #give(chunk: Buffer, start: number, end: number): void {
     this.#toWs.call(this.#stream, end - start === chunk.length ? chunk : chunk.subarray(start, end));
+    this.#unsure = true;
+    if (this.#sureSoon) return;
+    this.#sureSoon = true;
+    process.nextTick(() => {
+      this.#sureSoon = false;
+      this.#unsure = false;
+    });
   }
 
   get #isBetween(): boolean {

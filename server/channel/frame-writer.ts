@@ -138,7 +138,7 @@ export class FrameWriter {
     if (head !== "") this.#turn.probe.carries = true;
     const at = this.#begin(FIN_TEXT, head.length + tail.length);
     (this.#slab as Slab).bytes.write(head, at, "latin1");
-    this.#copy(at + head.length, tail, 0, tail.length);
+    (this.#slab as Slab).bytes.set(tail, at + head.length);
   }
 
   /** Writes what is there to the socket. */

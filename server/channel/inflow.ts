@@ -13,6 +13,20 @@ export class InflowLine {
   /** In the order of their coming: a set keeps it, and forgets one of the middle. */
   readonly #line = new Set<Inflow>();
   #scheduled = false;
+  #turn = 0;
+  #turning = false;
+
+  /** Number of the turn of the event loop. */
+  get turn(): number {
+    if (!this.#turning) {
+      this.#turning = true;
+      setImmediate(() => {
+        this.#turning = false;
+        this.#turn++;
+      });
+    }
+    return this.#turn;
+  }
 
   join(inflow: Inflow): void {
     this.#line.add(inflow);
@@ -43,9 +57,10 @@ export class InflowLine {
 }
 
 /**
- * What a client sends, in slices. Node gives 64 KiB at a time, and 32 times in a row where there is as much (libuv,
- * uv__read): ten thousand small messages, all of them handled before anybody else is looked at. What is beyond a slice
- * stays in the stream, so that nothing overtakes it, its end neither.
+ * What a client sends, in slices. Node gives 64 KiB at a time, over TLS in pieces as small as the client likes, and 32
+ * times in a row where there is as much (libuv, uv__read): ten thousand small messages, all of them handled before
+ * anybody else is looked at. What is beyond a slice in a turn stays in the stream, so that nothing overtakes it, its end
+ * neither.
  */
 export class Inflow {
   /** Messages so far. */
@@ -55,6 +70,9 @@ export class Inflow {
   readonly #stream: Duplex;
   readonly #line: InflowLine;
   #paused = false;
+  /** What was handed on in that turn, in bytes. */
+  #handedOn = 0;
+  #turn = -1;
 
   /**
    * @param stream before the handshake, so that ws finds it as it is left here
@@ -70,11 +88,19 @@ export class Inflow {
     // Called by Node with each read of the socket (net.Socket, tls.TLSSocket: onStreamRead), with null at the end.
     const push = stream.push.bind(stream);
     stream.push = (chunk: Buffer | null): boolean => {
-      if (chunk === null || chunk.length <= SLICE || stream.readableFlowing !== true) return push(chunk);
-      push(chunk.subarray(0, SLICE));
-      // Unless it was the last that is of interest.
-      if (stream.readableFlowing && stream.listenerCount("data") > 0) this.#wait();
-      return push(chunk.subarray(SLICE));
+      if (chunk === null || stream.readableFlowing !== true) return push(chunk);
+      const { turn } = line;
+      if (turn !== this.#turn) {
+        this.#turn = turn;
+        this.#handedOn = 0;
+      }
+      const room = SLICE - this.#handedOn;
+      this.#handedOn = Math.min(SLICE, this.#handedOn + chunk.length);
+      if (chunk.length <= room) return push(chunk);
+      if (room > 0) push(chunk.subarray(0, room));
+      // A handler may have paused it.
+      if (stream.readableFlowing) this.#wait();
+      return push(chunk.subarray(room));
     };
   }
 

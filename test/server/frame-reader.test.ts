@@ -38,8 +38,11 @@ function open(): { stream: Near; socket: WebSocket } {
   return { stream, socket };
 }
 
-/** All that comes of these chunks, one line each, without a reader or with one. */
-async function outcome(chunks: readonly Buffer[], most?: number): Promise<string[]> {
+/**
+ * All that comes of these chunks, one line each, without a reader or with one.
+ * @param rushed so many chunks come in one tick, the others each in a turn of its own
+ */
+async function outcome(chunks: readonly Buffer[], most?: number, rushed = 1): Promise<string[]> {
   const { stream, socket } = open();
   const lines: string[] = [];
   const binary = (bytes: Buffer) => lines.push(`binary ${bytes.toString("hex")}`);
@@ -62,10 +65,10 @@ async function outcome(chunks: readonly Buffer[], most?: number): Promise<string
     lines.push(`error ${error.message}`);
   });
   socket.on("close", (code, reason) => lines.push(`close ${code} ${reason.toString("hex")}`));
-  for (const chunk of chunks) {
+  for (const [index, chunk] of chunks.entries()) {
     // Both unmask in place.
     stream.push(Buffer.from(chunk));
-    await turn();
+    if (index + 1 >= rushed) await turn();
   }
   stream.destroy();
   await turn();
@@ -161,11 +164,12 @@ function cut(whole: Buffer, sizes: readonly number[]): Buffer[] {
 
 test("whatever comes, in whatever pieces, comes to the same as with ws alone", async () => {
   let alone = 0;
-  const property = fc.asyncProperty(frames, cuts, fc.constantFrom(0, 50, 1000), async (list, sizes, most) => {
+  const most = fc.constantFrom(0, 50, 1000);
+  const property = fc.asyncProperty(frames, cuts, most, fc.nat(4), async (list, sizes, taken, rushed) => {
     const chunks = cut(Buffer.concat(list.map(encode)), sizes);
-    const expected = await outcome(chunks);
+    const expected = await outcome(chunks, undefined, rushed);
     alone += expected.length;
-    expect(await outcome(chunks, most)).toEqual(expected);
+    expect(await outcome(chunks, taken, rushed)).toEqual(expected);
   });
   taken = 0;
   await fc.assert(property, { numRuns: 1500 });
@@ -239,6 +243,7 @@ test.each([
   expect(together.slice(0, 2)).toEqual([`binary ${Buffer.from("good").toString("hex")}`, error]);
   expect(together.filter((line) => line.startsWith("binary"))).toHaveLength(1);
   expect(await outcome([good, bad, good], 1000)).toEqual(together);
+  expect(await outcome([good, bad, good, good], 1000, 4)).toEqual(together);
 });
 
 test("messages that ws alone reads, beside one that it would read too, are refused at the start", () => {

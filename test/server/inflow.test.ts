@@ -1,6 +1,7 @@
 import { once } from "node:events";
 import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
+import { Duplex } from "node:stream";
 import fc from "fast-check";
 import { expect, onTestFinished, test } from "vitest";
 import { WebSocketServer } from "ws";
@@ -114,6 +115,21 @@ test("what floods bring comes in its order and whole, and then their end, howeve
     ),
     { numRuns: 30 },
   );
+});
+
+test("what comes in small pieces, as over TLS, is no more in a turn than what comes in one", async () => {
+  const stream = new Duplex({ read() {}, write: (_chunk, _encoding, done) => done() });
+  const inflow = new Inflow(stream, Buffer.alloc(0), new InflowLine());
+  const seen: Buffer[] = [];
+  stream.on("data", (chunk: Buffer) => seen.push(chunk));
+  inflow.start();
+  // Until it flows.
+  await new Promise(setImmediate);
+  const bytes = Buffer.from(Uint32Array.from({ length: 16_384 }, (_, i) => i).buffer);
+  for (let at = 0; at < bytes.length; at += 3000) stream.push(bytes.subarray(at, at + 3000));
+  expect(Buffer.concat(seen).length).toBe(SLICE);
+  while (Buffer.concat(seen).length < bytes.length) await new Promise(setImmediate);
+  expect(Buffer.concat(seen).equals(bytes)).toBe(true);
 });
 
 const FLOODERS = 8;

@@ -199,6 +199,19 @@ describe("clients that do not play by the rules", () => {
     expect(reached(running, "pendingPongs")).toBe(1);
   });
 
+  test("pings of a client that reads are all answered, however many come at once", async () => {
+    const running = await rawBridge({ pendingPongs: 5 });
+    const client = await running.raw();
+    const pings = Array.from({ length: 100 }, (_, i) => clientFrame(opcode.ping, Buffer.from(`${i}`)));
+    client.socket.write(Buffer.concat(pings));
+    const last = await client.frame(
+      (each) => each.opcode === opcode.pong && each.payload.toString() === "99",
+    );
+    expect(last.opcode).toBe(opcode.pong);
+    expect(client.frames.filter((each) => each.opcode === opcode.pong)).toHaveLength(100);
+    expect(reached(running, "pendingPongs")).toBe(0);
+  });
+
   test("a close that is not answered ends within closeTimeout", async () => {
     const running = await rawBridge({ closeTimeout: 50 });
     const client = await running.raw();
