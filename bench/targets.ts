@@ -38,7 +38,9 @@ export const targets: readonly Target[] = [
   { scenario: "echo-256x496x2", ...throughput, atLeast: 1.3 },
   { scenario: "echo-16x64x1", ...throughput, atLeast: 1.2 },
   { scenario: "echo-1x64x1", ...latency, against: "naive", atMost: 1.6 },
-  { scenario: "echo-16x64x16", ...batched },
+  { scenario: "echo-16x64x16", ...batched, short: false },
+  // The same in CPU time of the server, which other processes take nothing from: 1 / 0.95.
+  { scenario: "echo-16x64x16", figure: "cost", variant: "bridge", against: "batched", atMost: 1.05 },
   { scenario: "echo-16x496x16", ...batched },
   { scenario: "echo-1x64x64", ...batched },
   { scenario: "echo-256x496x2", ...batched },
@@ -76,8 +78,12 @@ export const targets: readonly Target[] = [
   { scenario: "start", figure: "rssMib", variant: "bridge", against: "bare http", atMost: 2 },
 ];
 
-/** Whether a target is grossly missed in every round: what the code does to it, no other work of the machine takes away. */
+/**
+ * Whether the short form fails at it: a target that is its own is grossly missed in every round. What the code does to
+ * a figure is in all of them.
+ */
 export function isGross({ target, reached }: Judgement): boolean {
+  if (target.short === false) return false;
   const best = target.atLeast === undefined ? reached.least : reached.most;
   return verdictOf(target, best) === "missed grossly";
 }
