@@ -76,6 +76,15 @@ export function buildApp(bridge: Bridge, tls?: SecureOptions): FastifyInstance {
     // Node's own answer has no body: `checkAccess` looks.
     requireHostHeader: false,
   };
+  const undecodable = async (error: FastifyError, request: IncomingMessage, reply: FastifyReply) => {
+    const { url = "" } = request;
+    try {
+      if ((await enter(request, reply.raw)) === undefined) return void reply.hijack();
+      throw url.startsWith(CHANNELS) ? upgradeRequired(url) : error;
+    } catch (problem) {
+      return void refuse(toProblem(problem as FastifyError | HttpProblem), reply);
+    }
+  };
   const app = fastify({
     bodyLimit: bodyBytes,
     requestTimeout,
@@ -90,15 +99,7 @@ export function buildApp(bridge: Bridge, tls?: SecureOptions): FastifyInstance {
     // Their types know only those.
     ...({ schemaController: { compilersFactory } } as object),
     // Paths that the router cannot decode never come to the hooks and handlers below.
-    frameworkErrors: (error, request, reply) => {
-      const { url } = request;
-      try {
-        if (enter(request.raw, reply.raw) === undefined) return void reply.hijack();
-        throw url.startsWith(CHANNELS) ? upgradeRequired(url) : error;
-      } catch (problem) {
-        refuse(toProblem(problem as FastifyError | HttpProblem), reply);
-      }
-    },
+    frameworkErrors: (error, request, reply) => void undecodable(error, request.raw, reply),
   });
   // Nothing here takes it: it is refused by its name.
   app.removeContentTypeParser("text/plain");
@@ -121,14 +122,11 @@ export function buildApp(bridge: Bridge, tls?: SecureOptions): FastifyInstance {
   app.register(apiRoutes(bridge), { prefix: "/api/v1" });
   // As if it expected nothing, which RFC 9110, 10.1.1, leaves to us: Node would answer by itself.
   app.server.on("checkExpectation", (request, response) => app.server.emit("request", request, response));
-  app.server.on("connect", (request, socket) => answerPlainly(app, request, socket));
+  const take = takerOf(app, bridge, turns);
+  app.server.on("connect", (request, socket, head) => void take(request, socket, head));
   // All fields are read: the size of a head is bound, and Node would leave out those beyond 2,000.
   app.server.maxHeadersCount = 0;
-  app.server.on("upgrade", (request, socket, head) => {
-    if (!turns.takes(request)) return;
-    if (request.headers.upgrade?.toLowerCase() === "websocket") bridge.upgrade(request, socket, head);
-    else answerPlainly(app, request, socket);
-  });
+  app.server.on("upgrade", (request, socket, head) => void take(request, socket, head));
   bridge.admission.guard(app.server);
   return app;
 }
@@ -138,12 +136,12 @@ export function buildApp(bridge: Bridge, tls?: SecureOptions): FastifyInstance {
  * @returns who has sent it; undefined where its connection has ended instead
  * @throws HttpProblem with one of `doorProblems`
  */
-type Enter = (request: IncomingMessage, response: ServerResponse) => Peer | undefined;
+type Enter = (request: IncomingMessage, response: ServerResponse) => Promise<Peer | undefined>;
 
 /** What holds for all requests, before anything is read of them but their heads. */
 function doorOf(bridge: Bridge, turns: InTurn): Enter {
-  return (request, response) => {
-    if (!turns.takes(request, response)) return undefined;
+  return async (request, response) => {
+    if (!(await turns.takes(request, response))) return undefined;
     if (bridge.standsStill) {
       const text = "the bridge goes on in another process: ask again";
       throw new HttpProblem("draining", text, { connection: "close" });
@@ -155,6 +153,18 @@ function doorOf(bridge: Bridge, turns: InTurn): Enter {
   };
 }
 
+/** Serves requests with which Node lets go of the connection: those for an upgrade, and those for a tunnel. */
+function takerOf(app: FastifyInstance, bridge: Bridge, turns: InTurn) {
+  return async (request: IncomingMessage, socket: Duplex, head: Buffer): Promise<void> => {
+    // It may break while it waits for its turn, too.
+    socket.on("error", () => socket.destroy());
+    if (!(await turns.takes(request))) return;
+    const isWebSocket = request.headers.upgrade?.toLowerCase() === "websocket";
+    if (isWebSocket && request.method !== "CONNECT") bridge.upgrade(request, socket, head);
+    else answerPlainly(app, request, socket);
+  };
+}
+
 /** Lets requests in, or not. */
 function guard(app: FastifyInstance, bridge: Bridge, enter: Enter): void {
   const { origins } = bridge.config;
@@ -162,7 +172,7 @@ function guard(app: FastifyInstance, bridge: Bridge, enter: Enter): void {
   app.decorateRequest("view");
   app.decorateRequest("peer");
   app.addHook("onRequest", async (request, reply) => {
-    const peer = enter(request.raw, reply.raw);
+    const peer = await enter(request.raw, reply.raw);
     if (peer === undefined) return reply.hijack();
     request.peer = peer;
     // On the answer itself, so that those have them too that the routes write by themselves.
@@ -212,7 +222,6 @@ const compilersFactory = {
 function answerPlainly(app: FastifyInstance, request: IncomingMessage, stream: Duplex): void {
   const response = new ServerResponse(request);
   response.shouldKeepAlive = false;
-  stream.on("error", () => stream.destroy());
   response.assignSocket(stream as Socket);
   response.once("finish", () => {
     stream.once("finish", () => stream.destroy());

@@ -284,9 +284,11 @@ export class Bridge implements ChannelHost {
     this.log.write("internal-error", { reason: message, stack });
   }
 
-  /** Takes an upgrade of the HTTP server: a WebSocket, or an error before the upgrade. */
+  /**
+   * Takes an upgrade of the HTTP server: a WebSocket, or an error before the upgrade.
+   * @param stream somebody listens to its errors
+   */
   upgrade(request: IncomingMessage, stream: Duplex, head: Buffer): void {
-    stream.on("error", () => stream.destroy());
     const peer = this.peers.of(request);
     try {
       this.admission.upgrade(request, peer);

@@ -57,6 +57,10 @@ test.each([
   ["a stream, and others", requestFor("/api/v1/events") + requestFor("/%ff") + requestFor("/healthz")],
   ["a stream, and an upgrade to h2c", requestFor("/api/v1/events") + requestFor("/healthz", ...h2c)],
   [
+    "a stream, and a tunnel",
+    `${requestFor("/api/v1/events")}CONNECT localhost:22 HTTP/1.1\r\nHost: localhost\r\n\r\n`,
+  ],
+  [
     "a stream, and an upgrade to a WebSocket",
     requestFor("/api/v1/events") + requestFor("/ws/v1/demo/echo", ...webSocket),
   ],

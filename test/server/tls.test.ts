@@ -2,8 +2,10 @@ import { once } from "node:events";
 import { copyFileSync, readFileSync, writeFileSync } from "node:fs";
 import type { IncomingMessage } from "node:http";
 import { Agent, request } from "node:https";
+import type { Socket } from "node:net";
 import { connect as connectPlain } from "node:net";
 import { join } from "node:path";
+import type { Readable } from "node:stream";
 import { json } from "node:stream/consumers";
 import type { PeerCertificate } from "node:tls";
 import { connect } from "node:tls";
@@ -11,7 +13,7 @@ import { pino } from "pino";
 import { describe, expect, onTestFinished, test, vi } from "vitest";
 import { WebSocket } from "ws";
 import type { ConfigInput } from "../../schemas/index.ts";
-import { Problem } from "../../schemas/index.ts";
+import { EndpointList, Problem } from "../../schemas/index.ts";
 import { startBridge } from "../../server/index.ts";
 import { Authority } from "./certificates.ts";
 import { Command } from "./cli-support.ts";
@@ -19,14 +21,18 @@ import { eventually, testDirectory } from "./support.ts";
 import { allRights, testToken } from "./tokens.ts";
 
 /** The status of an answer; rejects where none comes. */
-async function ask(url: string, options: object, path = "/readyz"): Promise<number | undefined> {
+async function ask(
+  url: string,
+  { body, ...options }: Record<string, unknown> & { body?: string },
+  path = "/readyz",
+): Promise<number | undefined> {
   return new Promise((resolve, reject) => {
     request(`${url}${path}`, { agent: false, ...options }, (response) => {
       response.resume();
       resolve(response.statusCode);
     })
       .on("error", reject)
-      .end();
+      .end(body);
   });
 }
 
@@ -62,16 +68,73 @@ test("connectRate: a connection too many is cut off before its handshake, and an
   await expect(ask(bridge.url, options)).rejects.toThrow(/reset|disconnected|hang up/);
 });
 
-test("one request after another on one connection is nothing unusual", async () => {
-  const authority = new Authority(testDirectory());
-  const { url } = await secureBridge(authority.issue("bridge"));
-  const agent = new Agent({ keepAlive: true, maxSockets: 1 });
-  onTestFinished(() => agent.destroy());
-  // Each at once after the last byte of the one before: over TLS Node hears later that an answer was written.
-  const paths = ["/openapi.json", "/docs/static/swagger-ui-bundle.js", "/readyz"];
-  for (let i = 0; i < 60; i++) {
-    expect(await ask(url, { ca: authority.pem, agent }, paths[i % paths.length])).toBe(200);
+describe("one request after another on one connection is nothing unusual", () => {
+  /**
+   * A bridge, and what its clients need for one connection, on which each request comes at once after an answer. It is
+   * another process: over TLS Node hears later than such a client that an answer was written.
+   */
+  async function oneConnection() {
+    const directory = testDirectory();
+    const authority = new Authority(directory);
+    const { cert, key } = authority.issue("bridge");
+    const config = join(directory, "bridge.yaml");
+    writeFileSync(config, `listen: 127.0.0.1:0\ntls: { cert: ${cert}, key: ${key} }\n`);
+    const url = await Command.start(["serve", "--config", config]).url();
+    const agent = new Agent({ keepAlive: true, maxSockets: 1 });
+    onTestFinished(() => agent.destroy());
+    return { url, options: { ca: authority.pem, agent } };
   }
+
+  test("documents, what is made anew, paths that cannot be decoded", async () => {
+    const { url, options } = await oneConnection();
+    const paths = ["/metrics", "/openapi.json", "/%ff", "/docs/static/swagger-ui-bundle.js", "/readyz"];
+    for (let i = 0; i < 200; i++) {
+      const path = paths[i % paths.length];
+      expect(await ask(url, options, path)).toBe(path === "/%ff" ? 400 : 200);
+    }
+  });
+
+  test("messages that wait for a reply", async () => {
+    const { url, options } = await oneConnection();
+    const [listed] = (await once(request(`${url}/api/v1/endpoints`, options).end(), "response")) as [
+      Readable,
+    ];
+    const { endpoints } = EndpointList.parse(await json(listed));
+    const id = endpoints.find(({ name }) => name === "echo")?.id;
+    const path = `/api/v1/guests/demo/endpoints/${id}/messages`;
+    const headers = { "content-type": "application/json" };
+    const message = { method: "POST", headers, body: JSON.stringify({ data: "hello", wait: 15_000 }) };
+    for (let i = 0; i < 150; i++) expect(await ask(url, { ...options, ...message }, path)).toBe(200);
+  });
+
+  test("a WebSocket behind an answer, and a message behind its handshake", async () => {
+    const { url, options } = await oneConnection();
+    const { agent } = options;
+    const headers = {
+      connection: "Upgrade",
+      upgrade: "websocket",
+      "sec-websocket-version": "13",
+      "sec-websocket-key": "AAAAAAAAAAAAAAAAAAAAAA==",
+    };
+    // RFC 6455, 5.2: binary, whole; 5 bytes, masked with 0.
+    const frame = Buffer.concat([Buffer.of(0x82, 0x85, 0, 0, 0, 0), Buffer.from("hello")]);
+    for (let i = 0; i < 30; i++) {
+      expect(await ask(url, options, "/metrics")).toBe(200);
+      const [before] = [agent.sockets, agent.freeSockets].flatMap((each) => Object.values(each)).flat();
+      const upgrade = request(`${url}/ws/v1/demo/echo`, { ...options, headers });
+      // When its head is on the way.
+      upgrade.once("socket", (socket) => process.nextTick(() => socket.write(frame)));
+      const [, socket, head] = (await once(upgrade.end(), "upgrade")) as [unknown, Socket, Buffer];
+      onTestFinished(() => void socket.destroy());
+      expect(socket === before).toBe(true);
+      let got = head.toString("latin1");
+      socket.on("data", (part: Buffer) => {
+        got += part.toString("latin1");
+      });
+      await eventually("the echo", () => got === "\x82\x05hello" || undefined);
+      socket.destroy();
+    }
+  });
 });
 
 test("the cap of connections holds for TLS over a Unix socket", async () => {
