@@ -62,7 +62,10 @@ export function chooseSubprotocol<Name extends string>(
  * Makes sure that a request can become a WebSocket (RFC 6455, 4.2.1), before anything is opened for it.
  * @throws HttpProblem bad-request, upgrade-required
  */
-export function checkHandshake({ method, headers }: IncomingMessage): void {
+export function checkHandshake({ method, headers, httpVersion }: IncomingMessage): void {
+  if (httpVersion !== "1.1") {
+    throw new HttpProblem("bad-request", `a WebSocket begins with HTTP/1.1, not HTTP/${httpVersion}`);
+  }
   if (method !== "GET") throw new HttpProblem("bad-request", `a WebSocket begins with GET, not ${method}`);
   // RFC 6455, 4.2.2: the answer says what is spoken.
   if (headers["sec-websocket-version"] !== "13") {

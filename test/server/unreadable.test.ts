@@ -118,6 +118,13 @@ test("what Node would answer by itself is a problem, too, or no error", async ()
   const tunnel = problemIn(await ask(`CONNECT localhost:22 HTTP/1.1\r\n${HOST}`));
   expect(tunnel).toMatchObject({ code: "not-found", detail: "there is no CONNECT localhost:22" });
   expect(await ask(`GET /healthz HTTP/1.1\r\n${HOST}Expect: the-unexpected\r\n`)).toContain(" 200 OK");
+  const key = "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n";
+  const upgrade = `${HOST}Connection: Upgrade\r\nUpgrade: websocket\r\n${key}\r\n`;
+  const old = problemIn(await send(running, `GET /ws/v1/demo/echo HTTP/1.0\r\n${upgrade}`));
+  expect(old).toMatchObject({
+    code: "bad-request",
+    detail: "a WebSocket begins with HTTP/1.1, not HTTP/1.0",
+  });
   // 3,000 fields, the last of which counts.
   const many = "a:\r\n".repeat(3000);
   const last = problemIn(await ask(`GET /healthz HTTP/1.1\r\n${HOST}${many}Origin: http://evil.example\r\n`));
