@@ -6,6 +6,7 @@ import type { OutflowSink } from "../../server/channel/outflow.ts";
 import { Outflow } from "../../server/channel/outflow.ts";
 import { MemoryBudget } from "../../server/memory-budget.ts";
 import { collectGarbage } from "../rpmsg/posix/support.ts";
+import { eventually } from "./support.ts";
 
 const LIMIT = 4096;
 const limits: Limits = Config.parse({ limits: { slowReaderBytes: LIMIT, pauseTimeout: 2000 } }).limits;
@@ -168,9 +169,14 @@ describe("drop-oldest", () => {
     await collectGarbage();
     const before = process.memoryUsage().arrayBuffers;
     for (let i = 0; i < 900; i++) setup.offer(16_000);
-    await collectGarbage();
     expect(setup.sink.dropCount).toBeGreaterThan(890);
-    expect(process.memoryUsage().arrayBuffers - before).toBeLessThan(900 * 16_000 * 0.2);
+    // V8 frees what a collection found on a thread of its own.
+    await eventually("little is held", async () => {
+      await collectGarbage();
+      return process.memoryUsage().arrayBuffers - before < 900 * 16_000 * 0.2 || undefined;
+    });
+    // Held until here.
+    expect(setup.outflow.heldBytes).toBeGreaterThan(0);
   });
 
   test("the newest arrive; what is in the socket already does, too", () => {
