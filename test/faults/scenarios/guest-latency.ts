@@ -29,7 +29,8 @@ const HALF = { test: 500, short: 5000, full: 20_000 };
 const WITHIN = 5;
 
 export const scenario: Scenario = {
-  fault: "a guest sends to 16 clients half as many messages as go through at most",
+  fault:
+    "a guest sends to 16 clients (`slow=pause`, 64 KiB may wait for each) half as many messages as go through at most",
   passes: "p99 from the guest to the client at most 5 ms, no message lost",
   run,
 };

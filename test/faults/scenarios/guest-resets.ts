@@ -11,7 +11,7 @@ const SERVICES = ["echo", "other"];
 export const scenario: Scenario = {
   fault: "guest reset (emulated, over vhost-user) while clients talk",
   passes:
-    "endpoints listed again with the new generation, no ghosts, clients told 4001, nothing written into old memory",
+    "endpoints listed again with the new generation, no ghosts, clients told 4001, no message of an earlier boot arrives",
   run,
 };
 
