@@ -1,5 +1,5 @@
 import { once } from "node:events";
-import { statSync, writeFileSync } from "node:fs";
+import { readFileSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import { WebSocket } from "ws";
@@ -9,7 +9,10 @@ import { Command } from "./cli-support.ts";
 import { testDirectory } from "./support.ts";
 import { allRights } from "./tokens.ts";
 
-const EVERYWHERE = ["serve", "--listen", "0.0.0.0:0"];
+const dockerfile = readFileSync(new URL("../../Dockerfile", import.meta.url), "utf8");
+const [, started = "[]"] = /^CMD (\[.*\])$/m.exec(dockerfile) ?? [];
+/** As the Docker image starts it, on a free port. */
+const EVERYWHERE = (JSON.parse(started) as string[]).map((argument) => argument.replace(":8080", ":0"));
 const TOKEN = /rpmsg_[A-Za-z0-9_-]{43}/g;
 const ADDRESS = /^ +(http:\/\/127\.0\.0\.1:\d+)\/#ticket=(rpmsgt_[A-Za-z0-9_-]{43})$/m;
 
@@ -24,6 +27,7 @@ async function reachable(...flags: string[]) {
 
 describe("where others can reach the bridge, and no token is configured", () => {
   test("one is made, and shown once with an address that opens once; nothing else of the run has a secret", async () => {
+    expect(EVERYWHERE).toEqual(["serve", "--listen", "0.0.0.0:0"]);
     const { bridge, url } = await reachable();
     await bridge.says("#ticket=");
     const shown = bridge.stderr;
