@@ -3,7 +3,7 @@ import type { JSX } from "preact";
 import type { Endpoint, EndpointDeclaration } from "../schemas/index.ts";
 import { announce, withdraw } from "./api.ts";
 import { Refused, TroubleNote } from "./parts.tsx";
-import { printable } from "./payload.ts";
+import { printableName } from "./payload.ts";
 import { refusalOf, useAccess } from "./rights.ts";
 import { endpointAddress } from "./route.ts";
 import type { Trouble } from "./trouble.ts";
@@ -110,7 +110,7 @@ export function AnnounceForm({ guest }: { guest: string }): JSX.Element {
       <p role="status">
         {made.value !== undefined && (
           <>
-            Announced <a href={endpointAddress(made.value.path)}>{printable(made.value.name)}</a>.
+            Announced <a href={endpointAddress(made.value.path)}>{printableName(made.value.name)}</a>.
           </>
         )}
       </p>

@@ -10,7 +10,7 @@ import { Attach, spaced } from "./guest-page.tsx";
 import { endpointLines } from "./lines.ts";
 import { endpoints, guests, isService, link, traffic } from "./live.ts";
 import { CopyLine, Facts, Refused, StateMark, TroubleNote } from "./parts.tsx";
-import { printable } from "./payload.ts";
+import { printable, printableName } from "./payload.ts";
 import { Plot } from "./plot.tsx";
 import { refusalOf, useAccess } from "./rights.ts";
 import type { Tab } from "./route.ts";
@@ -84,7 +84,7 @@ function Known({
             {guest}
           </a>
           <span class="dim">/</span>
-          {printable(name)}
+          {printableName(name)}
         </h1>
         <StateMark state={gone ? "gone" : state} />
         {origin === "host" && !gone && <Withdraw endpoint={endpoint} refused={refusalOf(may, "announce")} />}

@@ -4,7 +4,7 @@ import type { Endpoint } from "../schemas/index.ts";
 import { address, byteRate, number, rate } from "./format.ts";
 import { traffic } from "./live.ts";
 import { Spark, StateMark } from "./parts.tsx";
-import { printable } from "./payload.ts";
+import { printableName } from "./payload.ts";
 import { endpointAddress, guestAddress } from "./route.ts";
 
 /** Rows at a time: a guest may announce very many. */
@@ -113,7 +113,7 @@ function Row({ endpoint, withGuest }: { endpoint: Endpoint; withGuest: boolean }
           </>
         )}
         <a href={endpointAddress(path)} title={path}>
-          {printable(name)}
+          {printableName(name)}
         </a>
       </th>
       <td>

@@ -6,8 +6,9 @@ const strict = new TextDecoder("utf-8", { fatal: true });
 const lenient = new TextDecoder();
 
 /** Characters that change the direction, or have no width. */
-const UNSEEN =
-  /\u034f|[\u0080-\u009f\u00ad\u061c\u115f\u1160\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\u3164\ufeff\uffa0\u{e0000}-\u{e0fff}]/gu;
+const UNSEEN = /\u034f|[\p{Cf}\p{Zl}\p{Zp}\u0080-\u009f\u115f\u1160\u2065\u3164\uffa0\u{e0000}-\u{e0fff}]/gu;
+/** Blanks that a page does not show, for where they are, and those that look like another one. */
+const BLANKS = /^ | $| (?= )|(?! )\p{Zs}/gu;
 
 /**
  * Text that stays in its line and its place, whatever a guest sends: control characters show as pictures (U+2400 and
@@ -21,10 +22,17 @@ export function printable(text: string): string {
     else if (code === 0x7f) shown += "\u2421";
     else shown += character;
   }
-  return shown.replaceAll(UNSEEN, (character) => {
-    const digits = (character.codePointAt(0) ?? 0).toString(16).padStart(4, "0");
-    return digits.length > 4 ? `\\u{${digits}}` : `\\u${digits}`;
-  });
+  return shown.replaceAll(UNSEEN, numberOf);
+}
+
+/** A name: there is always something to see, and to point at. */
+export function printableName(name: string): string {
+  return printable(name).replaceAll(BLANKS, (blank) => (blank === " " ? "\u2420" : numberOf(blank)));
+}
+
+function numberOf(character: string): string {
+  const digits = (character.codePointAt(0) ?? 0).toString(16).padStart(4, "0");
+  return digits.length > 4 ? `\\u{${digits}}` : `\\u${digits}`;
 }
 
 function textOf(data: Uint8Array): string {

@@ -4,7 +4,7 @@ import { useEffect, useRef } from "preact/hooks";
 import { Chart } from "./chart.tsx";
 import { isCounting, MOST_FIELDS, numericFields } from "./fields.ts";
 import { number } from "./format.ts";
-import { jsonOf, printable } from "./payload.ts";
+import { jsonOf, printableName } from "./payload.ts";
 import { Sender } from "./sender.tsx";
 import { Series } from "./series.ts";
 import type { Talk } from "./talk.ts";
@@ -78,12 +78,13 @@ export function Plot({ talk, start, settled, refused }: PlotProps): JSX.Element 
             {names.map((name) => (
               <label key={name}>
                 <input type="checkbox" checked={!hidden.value.has(name)} onChange={() => toggle(name)} />{" "}
-                {printable(name)}
+                {printableName(name)}
               </label>
             ))}
           </fieldset>
           <p class="hint tally">
-            drawing <b>{number(drawn)}</b> of <b>{number(messages)}</b> messages
+            drawing <b>{number(drawn)}</b> of <b>{number(messages)}</b> messages: {number(1000 / APART)} a
+            second and {MOST_FIELDS} fields at most
             {talk.dropped.value > 0 &&
               `; ${number(talk.dropped.value)} more were dropped on their way: more than this page takes`}
           </p>
@@ -93,7 +94,7 @@ export function Plot({ talk, start, settled, refused }: PlotProps): JSX.Element 
               .map((name) => (
                 <Chart
                   key={name}
-                  title={printable(name)}
+                  title={printableName(name)}
                   lines={["now"]}
                   columns={fields.current.get(name)?.columns ?? []}
                   version={version}

@@ -1,5 +1,5 @@
 import { signal } from "@preact/signals";
-import { printable } from "./payload.ts";
+import { printableName } from "./payload.ts";
 
 export const tabs = ["console", "terminal", "plot", "connect"] as const;
 export type Tab = (typeof tabs)[number];
@@ -37,7 +37,7 @@ export function endpointAddress(path: string, tab?: Tab): string {
 export function titleOf(place: Route): string {
   if (place.page === "overview") return "rpmsg-bridge";
   const what = place.page === "guest" ? place.guest : plain(place.path.slice(CHANNELS.length));
-  return `${printable(what)} · rpmsg-bridge`;
+  return `${printableName(what)} · rpmsg-bridge`;
 }
 
 function plain(encoded: string): string {

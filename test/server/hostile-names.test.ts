@@ -7,11 +7,8 @@ import { referenceOf } from "../../server/cli/reference.ts";
 import { startBridge } from "../../server/index.ts";
 import { Command } from "./cli-support.ts";
 import { readExposition } from "./exposition.ts";
-import { anyName, guestOf, hostileNames } from "./hostile-names.ts";
+import { anyName, guestOf, hostileNames, UNSEEN } from "./hostile-names.ts";
 import { Client, eventually } from "./support.ts";
-
-/** What steers a terminal, turns the reading direction or is not seen. */
-const UNSEEN = /[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/u;
 
 /** A bridge whose guest `board` has announced these names. */
 async function bridgeOf(names: readonly string[]) {

@@ -3,6 +3,9 @@ import type { Service, ServiceContext, ServiceFactory } from "../../guest/index.
 import { EmulatedGuest, echo } from "../../guest/index.ts";
 import { encodeNameService, NAME_SERVICE_ADDRESS } from "../../rpmsg/index.ts";
 
+/** What steers a terminal, turns the reading direction or is not seen: it is in nothing that people are shown. */
+export const UNSEEN = /[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/u;
+
 /** Bytes of UTF-8 text, one character a byte. */
 function bytesOf(text: string): string {
   return Buffer.from(text).toString("latin1");

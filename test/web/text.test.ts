@@ -3,7 +3,16 @@ import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { numericFields } from "../../web/fields.ts";
 import { endpointLines, qemuLines, quoted } from "../../web/lines.ts";
-import { cut, hexDump, hexOf, lineOf, parseHex, printable, wholeOf } from "../../web/payload.ts";
+import {
+  cut,
+  hexDump,
+  hexOf,
+  lineOf,
+  parseHex,
+  printable,
+  printableName,
+  wholeOf,
+} from "../../web/payload.ts";
 import { endpointAddress, guestAddress, parseRoute, titleOf } from "../../web/route.ts";
 
 const bytes = (text: string) => new TextEncoder().encode(text);
@@ -19,6 +28,12 @@ describe("payloads", () => {
     expect(printable("a\u00ad\u034f\u115f\u1160\u180e\u3164b\u{e0001}\u{e0041}\u{e007f}")).toBe(
       "a\\u00ad\\u034f\\u115f\\u1160\\u180e\\u3164b\\u{e0001}\\u{e0041}\\u{e007f}",
     );
+    expect(printable("\ufff9a\ufffb\u{1d173}")).toBe("\\ufff9a\\ufffb\\u{1d173}");
+  });
+
+  test("a name has no blanks that a page would swallow, or that look like others", () => {
+    const names = [" ", "   ", " a b ", "a  b", "a\u00a0b", "\u3000", "a\n "];
+    expect(names.map(printableName)).toEqual(["␠", "␠␠␠", "␠a b␠", "a␠ b", "a\\u00a0b", "\\u3000", "a␊␠"]);
   });
 
   test("are cut in pieces that are no longer than a message, and are the same together", () => {
