@@ -72,7 +72,7 @@ describe.skipIf(missing !== undefined)(`the dashboard, in Chromium${why}`, { tim
     expectNoComplaints(page);
   });
 
-  test("what is announced, reset and withdrawn shows as it happens", async () => {
+  test("what is announced and withdrawn shows as it happens", async () => {
     const { url, bridge } = await testBridge();
     const page = await openDashboard(browser, url);
     await rowOf(page, "echo").waitFor();
