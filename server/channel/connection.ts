@@ -80,6 +80,8 @@ export class Connection implements Holder {
   #drainAwaited = false;
   /** A close frame is on its way: messages of the guest would come after it. */
   #closing = false;
+  /** The bridge ended it without waiting for an answer. */
+  #cutOff = false;
   /** Why it ends, where that is known before the end. */
   #cause: Parameters<ClientCounts["ended"]>[0] | undefined;
   /** The bridge goes on in another process: the client is to come back. */
@@ -171,6 +173,9 @@ export class Connection implements Holder {
     socket.on("close", (code) => {
       clearTimeout(this.#pause);
       this.budget.forget(this);
+      if (code === ABNORMAL && (this.#closing || mistaken) && this.#isTimedOut) {
+        this.counts.limits.add("closeTimeout");
+      }
       // A client that said good-bye by itself at the same moment has had its own code.
       const cut = code === ABNORMAL && !this.#closing && !mistaken;
       const broken = cut || (this.#restarting && (code === ABNORMAL || code === closeCode.restart));
@@ -260,7 +265,7 @@ export class Connection implements Holder {
     if (this.#inflow.waits > this.#waitsAtPing) return;
     if (this.#backlogAtPing && this.#taken() > this.#takenAtPing) return;
     this.#cause ??= "no-pong";
-    this.#socket?.terminate();
+    this.terminate();
   }
 
   /** Says good-bye after what was written so far. */
@@ -331,7 +336,16 @@ export class Connection implements Holder {
   }
 
   terminate(): void {
+    this.#cutOff = true;
     this.#socket?.terminate();
+  }
+
+  /**
+   * Whether a close that was begun is over without an answer: of all ends only that by ws after `closeTimeout` is none of
+   * ours, and no end or error of the client's connection.
+   */
+  get #isTimedOut(): boolean {
+    return !this.#cutOff && !this.#stream.readableEnded && this.#stream.errored === null;
   }
 
   #taken(): number {

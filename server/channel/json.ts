@@ -240,6 +240,10 @@ export class JsonChannel implements ChannelEvents<MessageId>, ConnectionHandler,
     return this.#options.budget;
   }
 
+  get counts(): ClientCounts {
+    return this.#options.counts;
+  }
+
   get pendingBytes(): number {
     const pending = this.#connection?.pendingBytes ?? 0;
     // Nobody is a slow reader for what came while there was no connection.

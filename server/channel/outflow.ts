@@ -1,5 +1,6 @@
 import type { Limits, SlowPolicy } from "../../schemas/index.ts";
 import { MUX_MESSAGE_COST } from "../../schemas/index.ts";
+import type { ClientCounts } from "../client-counts.ts";
 import type { DropCause } from "../endpoint-port.ts";
 import type { Holder, MemoryBudget } from "../memory-budget.ts";
 import { TOO_MUCH } from "./connection.ts";
@@ -29,6 +30,7 @@ export interface OutflowSink {
   readonly probe: LatencyProbe | undefined;
   /** Of the bytes that wait for all clients. */
   readonly budget: MemoryBudget;
+  readonly counts: ClientCounts;
   write(seq: number, src: number, bytes: Uint8Array, offset: number, length: number, serial: number): void;
   /** So many messages were dropped since the last one that was written. */
   writeDropped(count: number): void;
@@ -229,10 +231,10 @@ export class Outflow implements Holder {
     } else if (this.#policy === "pause" && this.#held === undefined) {
       const { pauseTimeout } = this.#limits;
       this.#sink.hold();
-      this.#held = setTimeout(
-        () => this.#sink.slow(`slow reader: held the guest up for ${pauseTimeout} ms`),
-        pauseTimeout,
-      ).unref();
+      this.#held = setTimeout(() => {
+        this.#sink.counts.limits.add("pauseTimeout");
+        this.#sink.slow(`slow reader: held the guest up for ${pauseTimeout} ms`);
+      }, pauseTimeout).unref();
       this.#awaitDrain();
     }
   }

@@ -1,5 +1,6 @@
 import type { Limits, SlowPolicy } from "../../schemas/index.ts";
 import { closeCode } from "../../schemas/index.ts";
+import type { ClientCounts } from "../client-counts.ts";
 import type { ChannelEvents, ChannelPort, DropCause, EndReason, UndeliveredCode } from "../endpoint-port.ts";
 import type { MemoryBudget } from "../memory-budget.ts";
 import type { Marks } from "./back-pressure.ts";
@@ -48,6 +49,10 @@ export class RawChannel implements ChannelEvents<undefined>, ConnectionHandler, 
 
   get budget(): MemoryBudget {
     return this.#connection.budget;
+  }
+
+  get counts(): ClientCounts {
+    return this.#connection.counts;
   }
 
   get pendingBytes(): number {

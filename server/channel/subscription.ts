@@ -1,5 +1,6 @@
 import type { ErrorCode, Limits, MuxServerFrame, SlowPolicy } from "../../schemas/index.ts";
 import { errorAdvice, MUX_MESSAGE_COST } from "../../schemas/index.ts";
+import type { ClientCounts } from "../client-counts.ts";
 import { displayName } from "../directory.ts";
 import type { ChannelEvents, ChannelPort, DropCause, EndReason, UndeliveredCode } from "../endpoint-port.ts";
 import type { MemoryBudget } from "../memory-budget.ts";
@@ -161,6 +162,10 @@ export class Subscription implements ChannelEvents<number>, OutflowSink {
 
   get budget(): MemoryBudget {
     return this.#mux.connection.budget;
+  }
+
+  get counts(): ClientCounts {
+    return this.#mux.connection.counts;
   }
 
   /** Nobody is a slow reader for what others brought, unless all together are too much. */

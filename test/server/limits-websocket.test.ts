@@ -215,10 +215,28 @@ describe("clients that do not play by the rules", () => {
   test("a close that is not answered ends within closeTimeout", async () => {
     const running = await rawBridge({ closeTimeout: 50 });
     const client = await running.raw();
-    // What is no text in UTF-8 is closed with 1007, to which this client says nothing.
-    client.send(opcode.text, Buffer.of(0xff));
-    expect(await client.closeCode()).toBe(1007);
+    // Longer than a buffer of the guest. To what comes of it this client says nothing.
+    client.send(opcode.binary, Buffer.alloc(1000));
+    expect(await client.closeCode()).toBe(1009);
     await client.ended;
+    const { closed } = running.bridge.counts;
+    await eventually("its end", () => (new Map(closed.entries()).get("too-big") === 1 ? true : undefined));
+    expect(reached(running, "closeTimeout")).toBe(1);
+  });
+
+  test.each([
+    ["answered", (client: RawClient) => client.send(opcode.close, Buffer.of(0x03, 0xf1))],
+    ["followed by the end of the connection", (client: RawClient) => void client.socket.end()],
+    ["followed by its reset", (client: RawClient) => void client.socket.resetAndDestroy()],
+  ])("a close that is %s has not reached closeTimeout", async (_how, end) => {
+    const running = await rawBridge({ closeTimeout: 60_000 });
+    const client = await running.raw();
+    client.send(opcode.binary, Buffer.alloc(1000));
+    expect(await client.closeCode()).toBe(1009);
+    end(client);
+    const { closed } = running.bridge.counts;
+    await eventually("its end", () => (new Map(closed.entries()).get("too-big") === 1 ? true : undefined));
+    expect(reached(running, "closeTimeout")).toBe(0);
   });
 
   test("a close of the client that is only begun does not hold up others, and the connection ends", async () => {

@@ -4,6 +4,7 @@ import type { Limits, SlowPolicy } from "../../schemas/index.ts";
 import { Config, MUX_MESSAGE_COST } from "../../schemas/index.ts";
 import type { OutflowSink } from "../../server/channel/outflow.ts";
 import { Outflow } from "../../server/channel/outflow.ts";
+import { ClientCounts } from "../../server/client-counts.ts";
 import { MemoryBudget } from "../../server/memory-budget.ts";
 import { collectGarbage } from "../rpmsg/posix/support.ts";
 import { eventually } from "./support.ts";
@@ -18,6 +19,7 @@ class Sink implements OutflowSink {
   pendingBytes = 0;
   readonly probe = undefined;
   readonly budget = new MemoryBudget(limits.clientBytes, () => {});
+  readonly counts = new ClientCounts();
   /** In order: `3` for a message that was written, `-2` for so many dropped. */
   readonly log: number[] = [];
   readonly written: { seq: number; bytes: Buffer }[] = [];

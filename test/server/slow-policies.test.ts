@@ -174,11 +174,21 @@ function account({ heard }: SlowClient, isTold: boolean): { numbers: number[]; t
   return { numbers, told };
 }
 
+/** How often clients held a guest for longer than they may. */
+async function pauseTimeouts(url: string): Promise<number> {
+  const metrics = await (await fetch(`${url}/metrics`)).text();
+  return Number(/^rpmsg_bridge_limit_reached_total\{limit="pauseTimeout"\} (\d+)$/m.exec(metrics)?.[1]);
+}
+
 describe.each(["raw", "json", "mux"] as const)("a %s client that does not read", (protocol) => {
   const isTold = protocol !== "raw";
 
   test("close: it is told that it was too slow, after a beginning without a gap", async () => {
-    const { client, endpoint, most } = await stuck(protocol, "close", (_counters, clients) => clients === 0);
+    const { client, endpoint, most, url } = await stuck(
+      protocol,
+      "close",
+      (_counters, clients) => clients === 0,
+    );
     expect(most).toBeGreaterThan(0);
     expect(most).toBeLessThan(LIMIT + TURN);
     client.resume();
@@ -189,6 +199,7 @@ describe.each(["raw", "json", "mux"] as const)("a %s client that does not read",
     expect(numbers.length).toBeGreaterThan(LIMIT / 1000);
     expect(numbers.length).toBeLessThan(BURST);
     expect((await endpoint("source")).counters).toMatchObject({ dropped: 0 });
+    expect(await pauseTimeouts(url)).toBe(0);
   });
 
   test("drop-oldest: the newest arrive, in order, each gap told in its place and counted", async () => {
@@ -272,7 +283,7 @@ describe.each(["raw", "json", "mux"] as const)("a %s client that does not read",
   });
 
   test("pause: one that does not is told that it was too slow, and the guest goes on", async () => {
-    const { client, endpoint } = await stuck(protocol, "pause", (_counters, clients) => clients === 0, {
+    const { client, endpoint, url } = await stuck(protocol, "pause", (_counters, clients) => clients === 0, {
       pauseTimeout: 50,
     });
     await endpoint("source", ({ counters }) => counters.messagesFromGuest + counters.noClient > 0);
@@ -280,6 +291,7 @@ describe.each(["raw", "json", "mux"] as const)("a %s client that does not read",
     expect(await client.slow).toBe(protocol === "mux" ? "slow-reader" : 1013);
     const { numbers } = account(client, isTold);
     expect(numbers).toEqual(numbers.map((_, i) => i));
+    expect(await pauseTimeouts(url)).toBe(1);
   });
 });
 

@@ -178,6 +178,7 @@ describe("GET /api/v1/capture", () => {
     const running = await testBridge({ limits: { captures: 1 } });
     const captured = await Captured.start(running.url);
     expect((await fetch(`${running.url}/api/v1/capture`)).status).toBe(503);
+    expect(new Map(running.bridge.counts.limits.entries()).get("captures")).toBe(1);
     captured.leave();
     await eventually("it is gone", () => (running.bridge.captures.size === 0 ? true : undefined));
     await Captured.start(running.url);
