@@ -299,36 +299,55 @@ describe("requests that take too long", () => {
     expect(reached(running, "requestTimeout")).toBe(1);
   });
 
-  test("responseTimeout: an answer that nobody takes is cut off", async () => {
+  /** Over a Unix socket, for whose path it is. */
+  async function unixBridge(responseTimeout: number) {
     const path = join(testDirectory(), "socket");
-    const running = await testBridge({ listen: `unix:${path}`, limits: { responseTimeout: 100 } });
+    return { ...(await testBridge({ listen: `unix:${path}`, limits: { responseTimeout } })), path };
+  }
+
+  /** Asks for an answer that it does not take. */
+  function ask(path: string): Socket {
     const socket = connect(path);
     onTestFinished(() => void socket.destroy());
     // 1.4 MB: more than the kernel takes for a Unix socket.
     socket.write("GET /docs/static/swagger-ui-bundle.js HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    return socket;
+  }
+
+  test("responseTimeout: an answer that nobody takes is cut off", async () => {
+    const running = await unixBridge(100);
+    ask(running.path);
     await eventually("its end", () => (reached(running, "responseTimeout") > 0 ? true : undefined));
     await eventually("the connection's", () => running.bridge.admission.connections === 0 || undefined);
     expect(reached(running, "responseTimeout")).toBe(1);
   });
 
   test("responseTimeout: a client that left before its answer is not waited for, nor counted", async () => {
-    const running = await testBridge({ limits: { responseTimeout: 20 } });
-    const { id } = await running.endpoint("sink");
+    const running = await unixBridge(20);
+    const { directory, admission, counts } = running.bridge;
+    const id = await eventually(
+      "the sink",
+      () => directory.list(({ name }) => name === "sink").endpoints[0]?.id,
+    );
     const body = JSON.stringify({ data: "nobody answers this", wait: 60_000 });
-    const { socket } = await dial(
-      running.url,
+    const socket = connect(running.path);
+    onTestFinished(() => void socket.destroy());
+    socket.write(
       `POST /api/v1/guests/demo/endpoints/${id}/messages HTTP/1.1\r\nHost: localhost\r\n` +
         `Content-Type: application/json\r\nContent-Length: ${body.length}\r\n\r\n${body}`,
     );
     await eventually("the message", () =>
-      running.bridge.directory.byId(id)?.counters.messagesToGuest === 1 ? true : undefined,
+      directory.byId(id)?.counters.messagesToGuest === 1 ? true : undefined,
     );
     socket.destroy();
-    const refused = () => new Map(running.bridge.counts.rejected.http.entries()).get("no-reply");
+    const refused = () => new Map(counts.rejected.http.entries()).get("no-reply");
     await eventually("the end of the wait", () => (refused() === 1 ? true : undefined));
-    // A timer that was started before, for a shorter time, has run out.
-    await new Promise((resolve) => setTimeout(resolve, 40));
-    expect(reached(running, "responseTimeout")).toBe(0);
+    await eventually("its own end", () => (admission.connections === 0 ? true : undefined));
+    // A time that began for that client would be over before that of the next one, which is as long and begins later.
+    ask(running.path);
+    await eventually("the next one", () => (admission.connections === 1 ? true : undefined));
+    await eventually("its end", () => (admission.connections === 0 ? true : undefined));
+    expect(reached(running, "responseTimeout")).toBe(1);
   });
 
   test("pipelined garbage is answered once, and over", async () => {
