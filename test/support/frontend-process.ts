@@ -28,6 +28,12 @@ export class FrontendProcess {
     await Promise.race([attached, this.#over()]);
   }
 
+  /** Begins to attach to the bridge, and dies of SIGKILL right behind so many messages. It must be ready. */
+  async attachPartly(messages: number): Promise<void> {
+    this.#child.send({ messages });
+    await this.#exit;
+  }
+
   /** Kills it with SIGKILL. */
   async kill(): Promise<void> {
     this.#child.kill("SIGKILL");

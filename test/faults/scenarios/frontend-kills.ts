@@ -1,5 +1,4 @@
 import { join } from "node:path";
-import { setTimeout as delay } from "node:timers/promises";
 import type { Probed } from "../../support/bridge-process.ts";
 import { BridgeProcess } from "../../support/bridge-process.ts";
 import { EchoClient } from "../../support/echo-client.ts";
@@ -14,6 +13,8 @@ const GUESTS = 2;
 const ATTACHED_WITHIN = 100;
 /** In one round of so many the frontend that comes next is killed, too. */
 const EARLY = 4;
+/** Messages of a frontend until its guest is attached. */
+const MESSAGES = 18;
 
 export const scenario: Scenario = {
   fault: "frontend killed (SIGKILL) while its clients talk, a quarter of them in the middle of attaching",
@@ -130,14 +131,13 @@ class Killer {
     await dead;
   }
 
-  /** The next one is killed, too, wherever it is on its way to be attached. */
+  /** The next one is killed, too, on its way to be attached: behind another message each time, behind each in turn. */
   async killEarly(round: number): Promise<void> {
     const [current, early, next] = this.#frontends as [FrontendProcess, FrontendProcess, FrontendProcess];
     this.#frontends.splice(0, 2);
     await current.kill();
-    void early.attach().catch(() => {});
-    await delay((round / EARLY) % 6);
-    await early.kill();
+    // Without a common divisor.
+    await early.attachPartly(1 + (((round / EARLY) * 7) % MESSAGES));
     await this.#isTold(this.#client as EchoClient);
     await next.attach();
   }
