@@ -50,7 +50,8 @@ export const scenario: Scenario = {
 async function run(scale: Scale): Promise<Outcome> {
   const clients = CLIENTS[scale];
   const bridge = await BridgeProcess.start((directory) => ({
-    limits: { sendTimeout: SEND_TIMEOUT, slowReaderBytes: SLOW_READER },
+    // A client that floods answers a close behind all that it has sent: time for it on a busy machine.
+    limits: { sendTimeout: SEND_TIMEOUT, slowReaderBytes: SLOW_READER, closeTimeout: 60_000 },
     guests: {
       stuck: { kind: "vhost-user", path: join(directory, "stuck.sock") },
       other: { kind: "emulated" },
