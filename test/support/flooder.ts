@@ -1,3 +1,4 @@
+import { setImmediate as nextTurn } from "node:timers/promises";
 import { WebSocket } from "ws";
 import { muxHeader } from "../../schemas/index.ts";
 
@@ -74,6 +75,8 @@ export class Flooder {
       for (let i = 1; i < AT_ONCE; i++) socket.send(this.#message);
       // Until the socket has taken it, or has ended.
       await new Promise((resolve) => socket.send(this.#message, resolve));
+      // Where the kernel takes everything at once, that was no turn of the event loop: nothing would ever be read here.
+      await nextTurn();
     }
   }
 
