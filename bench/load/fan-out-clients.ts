@@ -1,10 +1,7 @@
-import type { Socket } from "node:net";
-import { connect } from "node:net";
 import { setTimeout as elapsed } from "node:timers/promises";
 import { processCpuSeconds } from "../harness.ts";
-import { deferred } from "./deferred.ts";
-import { binaryHeader, clientFrame, FIN_BINARY, FIN_PING } from "./frames.ts";
-import { upgradeRequest } from "./handshake.ts";
+import { binaryHeader, FIN_BINARY } from "./frames.ts";
+import { StreamReader } from "./stream-reader.ts";
 
 const QUIET_MS = 200;
 
@@ -28,81 +25,25 @@ export interface FanOutResult {
 }
 
 const options = JSON.parse(process.argv[2] ?? "{}") as FanOutOptions;
-const input = Buffer.allocUnsafeSlow(256 << 10);
 const header = binaryHeader(options.size);
-const frameLength = header.length + options.size;
 let messages = 0;
 let errors = 0;
 
-/** A client that reads a stream of numbered messages of one size. */
-class StreamReader {
-  readonly opened = deferred();
-  readonly socket: Socket;
-  #head = "";
-  #open = false;
-  #stash = Buffer.allocUnsafeSlow(frameLength);
-  #stashed = 0;
-  #last = -1;
-
-  constructor() {
-    const { port, path } = options;
-    const onread = { buffer: input, callback: (length: number) => this.#onRead(length) };
-    this.socket = connect({ host: "127.0.0.1", port, noDelay: true, onread });
-    this.socket.write(upgradeRequest({ host: "127.0.0.1", port, path }));
-    this.socket.on("error", (error) => this.opened.reject(error));
-    this.socket.on("close", () =>
-      this.opened.reject(new Error(`refused: ${this.#head.split("\r\n", 1)[0]}`)),
-    );
-  }
-
-  send(text: string): void {
-    this.socket.write(clientFrame(binaryHeader(text.length), Buffer.from(text)));
-  }
-
-  #onRead(length: number): boolean {
-    let at = 0;
-    if (!this.#open) {
-      const before = this.#head.length;
-      this.#head += input.toString("latin1", 0, length);
-      const end = this.#head.indexOf("\r\n\r\n");
-      if (end < 0) return true;
-      if (!this.#head.startsWith("HTTP/1.1 101 ")) {
-        this.socket.destroy();
-        return true;
-      }
-      this.#open = true;
-      this.opened.resolve();
-      at = end + 4 - before;
-    }
-    while (at < length) {
-      if (this.#stashed === 0 && input[at] === FIN_PING && at + 1 < length) {
-        at += 2 + (input[at + 1] as number);
-      } else if (this.#stashed > 0 || length - at < frameLength) {
-        const taken = Math.min(frameLength - this.#stashed, length - at);
-        input.copy(this.#stash, this.#stashed, at, at + taken);
-        this.#stashed += taken;
-        at += taken;
-        if (this.#stashed < frameLength) return true;
-        this.#stashed = 0;
-        this.#take(this.#stash, 0);
-      } else {
-        this.#take(input, at);
-        at += frameLength;
-      }
-    }
-    return true;
-  }
-
-  #take(bytes: Buffer, at: number): void {
+/** Reads a stream of numbered messages. */
+function numberedReader(): StreamReader {
+  const { port, path, size } = options;
+  let last = -1;
+  const onFrame = (bytes: Buffer, at: number): void => {
     const number = bytes.readUInt32LE(at + header.length);
-    const follows = this.#last < 0 || number === this.#last + 1;
+    const follows = last < 0 || number === last + 1;
     if (bytes[at] === FIN_BINARY && bytes[at + 1] === header[1] && follows) messages++;
     else errors++;
-    this.#last = number;
-  }
+    last = number;
+  };
+  return new StreamReader({ port, path, size, onFrame });
 }
 
-const readers = Array.from({ length: options.clients }, () => new StreamReader());
+const readers = Array.from({ length: options.clients }, numberedReader);
 await Promise.all(readers.map((reader) => reader.opened.promise));
 const [first] = readers as [StreamReader];
 first.send(String(options.size));

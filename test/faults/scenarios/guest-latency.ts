@@ -1,22 +1,21 @@
 import { fork } from "node:child_process";
 import { once } from "node:events";
 import type { Socket } from "node:net";
-import { connect } from "node:net";
 import { join } from "node:path";
 import { monitorEventLoopDelay } from "node:perf_hooks";
 import { setTimeout as elapsed } from "node:timers/promises";
 import { compiled } from "../../../bench/harness.ts";
-import { deferred } from "../../../bench/load/deferred.ts";
-import { binaryHeader, clientFrame } from "../../../bench/load/frames.ts";
-import { upgradeRequest } from "../../../bench/load/handshake.ts";
+import { binaryHeader } from "../../../bench/load/frames.ts";
+import { StreamReader } from "../../../bench/load/stream-reader.ts";
 import { BridgeProcess } from "../../support/bridge-process.ts";
 import { count, latencies, quantile, until } from "../../support/figures.ts";
 import type { Outcome, Scale, Scenario } from "../scenario.ts";
 
 const CLIENTS = 16;
-/** What a message of the guest is on the wire: 64 bytes in a frame. */
-const HEADER = binaryHeader(64);
-const FRAME = HEADER.length + 64;
+/** Bytes of a message of the guest. */
+const SIZE = 64;
+/** What is before it on the wire. */
+const HEADER = binaryHeader(SIZE);
 /** One message of so many is measured. */
 const MEASURED = 16;
 /** Room for those of 20 seconds at three millions a second. */
@@ -61,11 +60,18 @@ async function run(scale: Scale): Promise<Outcome> {
     const problems: string[] = [];
     let stopping = false;
     for (let i = 0; i < CLIENTS; i++) {
-      const socket = await reader(`${bridge.url}/ws/v1/vm/paced?slow=pause`, (bytes, at) => {
+      const onFrame = (bytes: Buffer, at: number): void => {
+        if (bytes[at] !== HEADER[0] || bytes[at + 1] !== HEADER[1])
+          throw new Error("a frame of another kind");
         received++;
         if (!timing || received % MEASURED !== 0 || timed === MOST_TIMES) return;
-        times[timed++] = performance.now() * 1e6 + origin - bytes.readDoubleLE(at);
-      });
+        times[timed++] = performance.now() * 1e6 + origin - bytes.readDoubleLE(at + HEADER.length);
+      };
+      const path = "/ws/v1/vm/paced?slow=pause";
+      const client = new StreamReader({ port: Number(new URL(bridge.url).port), path, size: SIZE, onFrame });
+      await client.opened.promise;
+      client.send("here");
+      const { socket } = client;
       sockets.push(socket);
       socket.once("close", () => stopping || problems.push(`client ${i} was closed`));
     }
@@ -119,60 +125,6 @@ async function run(scale: Scale): Promise<Outcome> {
     for (const socket of sockets) socket.destroy();
     await bridge.stop();
   }
-}
-
-/** What is read, by all clients in turn: buffers of their own would have this process collect garbage all the time. */
-const input = Buffer.allocUnsafeSlow(65_536);
-
-/**
- * A client that does little more than read: with a WebSocket object for each of them, this process would be the one
- * that is measured.
- */
-async function reader(url: string, onMessage: (bytes: Buffer, at: number) => void): Promise<Socket> {
-  const { hostname: host, port: digits, pathname, search } = new URL(url);
-  const port = Number(digits);
-  const opened = deferred();
-  /** A frame that came in pieces, as far as it is here. */
-  const piece = Buffer.alloc(FRAME);
-  let pieced = 0;
-  let head: string | undefined = "";
-  const take = (length: number): boolean => {
-    let at = 0;
-    if (head !== undefined) {
-      const before = head.length;
-      head += input.toString("latin1", 0, length);
-      const end = head.indexOf("\r\n\r\n");
-      if (end < 0) return true;
-      if (!head.startsWith("HTTP/1.1 101 ")) opened.reject(new Error(head.slice(0, head.indexOf("\r\n"))));
-      opened.resolve();
-      at = end + 4 - before;
-      head = undefined;
-    }
-    while (at < length) {
-      const whole = pieced === 0 && length - at >= FRAME;
-      const [bytes, start] = whole ? [input, at] : [piece, 0];
-      const part = whole ? FRAME : Math.min(FRAME - pieced, length - at);
-      if (!whole) {
-        input.copy(piece, pieced, at, at + part);
-        pieced += part;
-      }
-      at += part;
-      if (!whole && pieced < FRAME) break;
-      pieced = 0;
-      if (bytes[start] !== HEADER[0] || bytes[start + 1] !== HEADER[1]) {
-        throw new Error("a frame of another kind");
-      }
-      onMessage(bytes, start + HEADER.length);
-    }
-    return true;
-  };
-  const socket = connect({ host, port, noDelay: true, onread: { buffer: input, callback: take } });
-  socket.on("error", opened.reject);
-  socket.write(upgradeRequest({ host, port, path: pathname + search }));
-  await opened.promise;
-  const text = Buffer.from("here");
-  socket.write(clientFrame(binaryHeader(text.length), text));
-  return socket;
 }
 
 /** Waits until a number has not changed for a while. */
