@@ -1,7 +1,7 @@
 import { describe, expect, test } from "vitest";
 import { WebSocket } from "ws";
 import { Config } from "../../schemas/index.ts";
-import { eventually, testBridge } from "./support.ts";
+import { eventually, reached, testBridge } from "./support.ts";
 import { allRights, testToken } from "./tokens.ts";
 
 test("when a token ends, its connections are closed and its events end; those of others stay", async () => {
@@ -74,7 +74,7 @@ test("a token gets so many tickets at once, and a ticket nothing", async () => {
     code: "rate-limited",
     wait: expect.stringMatching(/^([12]?\d|30)$/),
   });
-  expect(new Map(bridge.counts.limits.entries()).get("connectionsPerToken")).toBe(1);
+  expect(reached({ bridge }, "connectionsPerToken")).toBe(1);
   const asTicket = { authorization: `Bearer ${ticket}` };
   expect(await ask("sessions", asTicket)).toMatchObject({ status: 403, code: "forbidden" });
   // It was used up by that.

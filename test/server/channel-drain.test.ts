@@ -1,11 +1,7 @@
 import { describe, expect, test } from "vitest";
 import { opcode, RawClient } from "./raw-client.ts";
-import type { RunningBridge } from "./support.ts";
-import { eventually, testBridge } from "./support.ts";
+import { eventually, reached, testBridge } from "./support.ts";
 import { Valve, vhostBridge } from "./vhost-guest.ts";
-
-const reachedDrainTimeout = ({ bridge }: Pick<RunningBridge, "bridge">): number | undefined =>
-  new Map(bridge.counts.limits.entries()).get("drainTimeout");
 
 describe("a drain", () => {
   test("tells every client 1001, takes no new ones, and ends the guests", async () => {
@@ -107,7 +103,7 @@ describe("a drain", () => {
     expect(took).toBeLessThan(4000);
     expect(await client.closeCode()).toBe(1001);
     await client.ended;
-    expect(reachedDrainTimeout(running)).toBe(1);
+    expect(reached(running, "drainTimeout")).toBe(1);
   });
 
   test("counts the time as reached for a guest alone that does not read, and for a client alone that does not close", async () => {
@@ -120,11 +116,11 @@ describe("a drain", () => {
     for (let n = 0; n < 100; n++) sender.send(`${n}`);
     await guest.endpoint("valve", (each) => each.counters.accepted === 100);
     await guest.bridge.drain();
-    expect(reachedDrainTimeout(guest)).toBe(1);
+    expect(reached(guest, "drainTimeout")).toBe(1);
     const client = await testBridge({ limits });
     const silent = await RawClient.open(client.url, "/ws/v1/demo/echo");
     await client.bridge.drain();
-    expect(reachedDrainTimeout(client)).toBe(1);
+    expect(reached(client, "drainTimeout")).toBe(1);
     await silent.ended;
   });
 
@@ -137,6 +133,6 @@ describe("a drain", () => {
     await running.bridge.drain();
     expect(performance.now() - started).toBeLessThan(4000);
     expect((await client.closed).code).toBe(1001);
-    expect(reachedDrainTimeout(running)).toBe(0);
+    expect(reached(running, "drainTimeout")).toBe(0);
   });
 });

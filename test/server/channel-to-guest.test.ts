@@ -1,6 +1,6 @@
 import { describe, expect, test } from "vitest";
 import { opcode, RawClient } from "./raw-client.ts";
-import { eventually } from "./support.ts";
+import { eventually, reached } from "./support.ts";
 import { Valve, vhostBridge } from "./vhost-guest.ts";
 
 /** A guest with a service that takes nothing until it is told to. */
@@ -144,20 +144,19 @@ describe("a client that sends faster than the guest reads", () => {
 
   test("is held up at sendQueueBytes and not before, which is counted once for each time", async () => {
     const { bridge, connect, valve, release, vm, sent } = await valveGuest({ sendQueueBytes: 4096 });
-    const reached = () => new Map(bridge.counts.limits.entries()).get("sendQueueBytes");
     const client = await connect("/ws/v1/vm/valve");
     await vm.pause();
     // Each counts with its header: 512 bytes.
     for (let i = 1; i <= 7; i++) client.send(Buffer.alloc(496, i));
     await sent(7);
-    expect(reached()).toBe(0);
+    expect(reached({ bridge }, "sendQueueBytes")).toBe(0);
     client.send(Buffer.alloc(496, 8));
     await sent(8);
-    expect(reached()).toBe(1);
+    expect(reached({ bridge }, "sendQueueBytes")).toBe(1);
     await vm.resume();
     release();
     await eventually("all of them", () => (valve.taken.length === 8 ? true : undefined));
-    expect(reached()).toBe(1);
+    expect(reached({ bridge }, "sendQueueBytes")).toBe(1);
   });
 
   test("is told of a reset at once, and its connection ends", async () => {

@@ -10,7 +10,7 @@ import { Peers } from "../../server/access/peer.ts";
 import type { CountedLimit } from "../../server/counted-limits.ts";
 import { Tally } from "../../server/tally.ts";
 import type { RunningBridge } from "./support.ts";
-import { eventually, testBridge } from "./support.ts";
+import { eventually, reached, testBridge } from "./support.ts";
 
 type Limits = ConfigInput["limits"];
 
@@ -30,9 +30,6 @@ async function end(socket: WebSocket): Promise<void> {
   socket.close();
   await once(socket, "close");
 }
-
-const reached = ({ bridge }: RunningBridge, limit: CountedLimit): number =>
-  new Map(bridge.counts.limits.entries()).get(limit) ?? 0;
 
 /** A bare connection to the bridge. */
 async function dial({ url }: RunningBridge): Promise<Socket> {

@@ -6,12 +6,9 @@ import type { CountedLimit } from "../../server/counted-limits.ts";
 import { Log } from "../../server/log.ts";
 import { Tally } from "../../server/tally.ts";
 import { JsonClient } from "./json-client.ts";
-import type { LogLine, RunningBridge } from "./support.ts";
-import { eventually, testBridge } from "./support.ts";
+import type { LogLine } from "./support.ts";
+import { eventually, reached, testBridge } from "./support.ts";
 import { Valve, vhostBridge } from "./vhost-guest.ts";
-
-const reached = ({ bridge }: RunningBridge, limit: CountedLimit): number =>
-  new Map(bridge.counts.limits.entries()).get(limit) ?? 0;
 
 /** A guest that says to the name service what the test wants. */
 async function talker(

@@ -4,15 +4,10 @@ import type { Socket } from "node:net";
 import { connect } from "node:net";
 import { join } from "node:path";
 import { describe, expect, onTestFinished, test, vi } from "vitest";
-import type { CountedLimit } from "../../server/counted-limits.ts";
 import { clientFrame, opcode, RawClient } from "./raw-client.ts";
-import type { RunningBridge } from "./support.ts";
-import { eventually, testBridge, testDirectory } from "./support.ts";
+import { eventually, reached, testBridge, testDirectory } from "./support.ts";
 
 const ECHO = "/ws/v1/demo/echo";
-
-const reached = ({ bridge }: RunningBridge, limit: CountedLimit): number =>
-  new Map(bridge.counts.limits.entries()).get(limit) ?? 0;
 
 async function rawBridge(limits: NonNullable<Parameters<typeof testBridge>[0]>["limits"] = {}) {
   const running = await testBridge({ limits });

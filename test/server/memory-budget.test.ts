@@ -3,13 +3,11 @@ import { connect } from "node:net";
 import { join } from "node:path";
 import fc from "fast-check";
 import { describe, expect, onTestFinished, test } from "vitest";
-import type { CountedLimit } from "../../server/counted-limits.ts";
 import type { Holder } from "../../server/memory-budget.ts";
 import { MemoryBudget } from "../../server/memory-budget.ts";
 import { emulatedBridge, Sluice } from "./mux-client.ts";
 import { opcode, RawClient } from "./raw-client.ts";
-import type { RunningBridge } from "./support.ts";
-import { eventually, testBridge, testDirectory } from "./support.ts";
+import { eventually, reached, testBridge, testDirectory } from "./support.ts";
 
 const LIMIT = 6400;
 
@@ -100,9 +98,6 @@ describe("the budget", () => {
     );
   });
 });
-
-const reached = ({ bridge }: RunningBridge, limit: CountedLimit): number =>
-  new Map(bridge.counts.limits.entries()).get(limit) ?? 0;
 
 test("clientBytes: clients that do not read are closed with 1013 for it, one that reads is not", async () => {
   const running = await testBridge({ limits: { clientBytes: 2 ** 20, slowReaderBytes: 2 ** 20 } });

@@ -13,6 +13,7 @@ import { buildApp } from "../../server/app.ts";
 import { Bridge } from "../../server/bridge.ts";
 import { ConfigError } from "../../server/config/config-error.ts";
 import { parseListen } from "../../server/config/flags.ts";
+import type { CountedLimit } from "../../server/counted-limits.ts";
 
 /** A bridge that listens on a free port, or on the Unix socket of its configuration. */
 export interface RunningBridge {
@@ -125,6 +126,14 @@ export async function configKeyOf(action: () => unknown): Promise<string> {
     return error.key;
   }
   throw new Error("no error");
+}
+
+/** How often a limit of a bridge was reached. */
+export function reached(
+  { bridge }: { readonly bridge: Pick<Bridge, "counts"> },
+  limit: CountedLimit,
+): number {
+  return new Map(bridge.counts.limits.entries()).get(limit) ?? 0;
 }
 
 /** Waits until `probe` gives something, asked again after every turn of the event loop. */

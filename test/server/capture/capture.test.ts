@@ -11,15 +11,13 @@ import { PcapngReader } from "../../../server/capture/pcapng-reader.ts";
 import type { EndpointPort } from "../../../server/endpoint-port.ts";
 import { titled, unsupported } from "../../rpmsg/posix/support.ts";
 import type { Client, RunningBridge } from "../support.ts";
-import { eventually, testBridge } from "../support.ts";
+import { eventually, reached, testBridge } from "../support.ts";
 import { allRights, testToken } from "../tokens.ts";
 import { vhostBridge } from "../vhost-guest.ts";
 import { Captured } from "./support.ts";
 
 /** How often a message was left out of a capture. */
-function leftOut({ bridge }: RunningBridge): number {
-  return Object.fromEntries(bridge.counts.limits.entries())["captureBytes"] ?? 0;
-}
+const leftOut = (running: RunningBridge): number => reached(running, "captureBytes");
 
 /** A capture that nobody reads any more: all that may wait for its reader does. */
 async function unread(running: RunningBridge, headers: Record<string, string> = {}): Promise<Captured> {
@@ -178,7 +176,7 @@ describe("GET /api/v1/capture", () => {
     const running = await testBridge({ limits: { captures: 1 } });
     const captured = await Captured.start(running.url);
     expect((await fetch(`${running.url}/api/v1/capture`)).status).toBe(503);
-    expect(new Map(running.bridge.counts.limits.entries()).get("captures")).toBe(1);
+    expect(reached(running, "captures")).toBe(1);
     captured.leave();
     await eventually("it is gone", () => (running.bridge.captures.size === 0 ? true : undefined));
     await Captured.start(running.url);
