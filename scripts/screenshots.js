@@ -72,6 +72,8 @@ try {
     await console_.locator(".row.from", { hasText: text }).first().waitFor();
   };
   await console_.getByText("Connecting…").waitFor({ state: "detached" });
+  // A rate takes two looks at the counters.
+  await console_.getByText("– messages/s").first().waitFor({ state: "detached" });
   for (const text of [
     "hello",
     "led on",
