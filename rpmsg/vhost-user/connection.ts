@@ -134,9 +134,13 @@ export class VhostUserConnection {
     if (this.#closed) return;
     this.#closed = true;
     this.#poller.remove(this.#fd);
-    closeFd(this.#fd);
     for (const fd of this.#fds.splice(0)) closeFd(fd);
-    this.#events.onClose(error);
+    // The peer sees the end last: from then on a frontend may give the guest's rings to somebody else.
+    try {
+      this.#events.onClose(error);
+    } finally {
+      closeFd(this.#fd);
+    }
   }
 
   #watch(): number {

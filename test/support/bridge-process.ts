@@ -157,6 +157,14 @@ export class BridgeProcess {
     return Guest.parse(await this.#get(`/api/v1/guests/${name}`));
   }
 
+  /** The value of a sample of /metrics, by its name and labels. @throws Error there is none */
+  async metric(sample: string): Promise<number> {
+    const page = await text(await this.#open("/metrics"));
+    const line = page.split("\n").find((each) => each.startsWith(`${sample} `));
+    if (line === undefined) throw new Error(`no ${sample} in /metrics`);
+    return Number(line.slice(sample.length));
+  }
+
   /** @returns how long the answer to /healthz took, in milliseconds */
   async health(): Promise<number> {
     const start = performance.now();

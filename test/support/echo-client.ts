@@ -15,7 +15,8 @@ export class EchoClient {
 
   /** @throws Error the bridge refuses, as it does while the endpoint is not there */
   static async open(url: string, path: string): Promise<EchoClient> {
-    const socket = new WebSocket(url.replace("http", "ws") + path, { perMessageDeflate: false });
+    const target = url.startsWith("unix:") ? `ws+${url}:${path}` : url.replace("http", "ws") + path;
+    const socket = new WebSocket(target, { perMessageDeflate: false });
     const client = new EchoClient(socket);
     await Promise.race([
       once(socket, "open"),

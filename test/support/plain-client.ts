@@ -18,22 +18,33 @@ export class PlainClient {
     });
   }
 
-  /** Connects and sends what is given, whatever it is. */
-  static async dial(url: string, text: string | Uint8Array = ""): Promise<PlainClient> {
+  /**
+   * Connects and sends what is given, whatever it is.
+   * @param allowHalfOpen it does not close its side when the bridge has closed its own
+   */
+  static async dial(
+    url: string,
+    text: string | Uint8Array = "",
+    allowHalfOpen = false,
+  ): Promise<PlainClient> {
     const { hostname, port } = new URL(url);
-    const client = new PlainClient(connect(Number(port), hostname));
+    const target = url.startsWith("unix:")
+      ? { path: url.slice("unix:".length) }
+      : { host: hostname, port: Number(port) };
+    const client = new PlainClient(connect({ ...target, allowHalfOpen }));
     await once(client.socket, "connect");
     if (text.length > 0) client.socket.write(text);
     return client;
   }
 
-  /** Becomes a WebSocket. @throws Error the bridge refuses */
-  static async open(url: string, path: string): Promise<PlainClient> {
+  /** Becomes a WebSocket; otherwise as `dial`. @throws Error the bridge refuses */
+  static async open(url: string, path: string, allowHalfOpen = false): Promise<PlainClient> {
     const key = randomBytes(16).toString("base64");
     const client = await PlainClient.dial(
       url,
       `GET ${path} HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n` +
         `Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: ${key}\r\n\r\n`,
+      allowHalfOpen,
     );
     const [head] = (await once(client.socket, "data")) as [Buffer];
     if (!head.toString("latin1").startsWith("HTTP/1.1 101")) throw new Error(head.toString("latin1"));

@@ -1,138 +1,130 @@
+import { join } from "node:path";
+import { Limits } from "../../../schemas/limits.ts";
 import { BridgeProcess } from "../../support/bridge-process.ts";
 import { EchoClient } from "../../support/echo-client.ts";
 import { count, until } from "../../support/figures.ts";
-import { PlainClient } from "../../support/plain-client.ts";
+import type { Abuse } from "../abuses.ts";
+import { abuses, ECHO, unreadAbuses } from "../abuses.ts";
 import type { Outcome, Scale, Scenario } from "../scenario.ts";
 
-/** Clients of each kind. */
-const CLIENTS = { test: 5, short: 100, full: 500 };
+/** Clients of each kind: over TCP, and over a Unix socket, where of each some 64 KiB wait in the bridge. */
+const CLIENTS = { test: [5, 5], short: [100, 100], full: [500, 200] } as const;
 /** Times that a client may take, in milliseconds; the defaults at full scale. */
 const TIMES = { test: 500, short: 2000, full: undefined };
+/** Those of pings where answers are waited for: the clients that are served have to keep to them, too. */
+const PINGS = { pingInterval: 2500, pongTimeout: 2000 };
 /** Bytes of heap and buffers more than before, at most. */
 const MARGIN = 20 * 2 ** 20;
-const ECHO = "/ws/v1/demo/echo";
-const HEAD = "GET /healthz HTTP/1.1\r\nHost: localhost\r\n";
-const UPGRADE = `GET ${ECHO} HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n`;
-const BODY =
-  "POST /api/v1/guests/demo/endpoints HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n{";
-const opcode = { continuation: 0, text: 1, binary: 2, ping: 9 };
+/**
+ * Milliseconds beyond what the limit says: hundreds of connections end in one turn, the bridge collects its garbage each
+ * time that it is asked for its figures, and clients and bridge have two cores between them.
+ */
+const GRACE = 5000;
+/** When it is given up. */
+const PATIENCE = 90_000;
 
 export const scenario: Scenario = {
   fault:
-    "one-byte fragments, ping floods, heads and bodies that trickle, half upgrades, closes that are not answered, event " +
-    "streams, files, answers and upgrades pipelined and not read, pipelined garbage",
+    "one-byte fragments, ping floods, heads and bodies that trickle, half upgrades, connections that say nothing, closes, " +
+    "pings that are not answered, a file that is not read, pipelined event streams, files, answers, upgrades, garbage; none " +
+    "of the clients closes by itself",
   passes:
-    "every connection closed within 90 s, no descriptor, event stream or waiting byte left of them, heap and buffers 20 MiB more at most, others are served",
+    "every connection is ended by the bridge, for the limit that it runs into, at most 5 s later than that says: heads, " +
+    "half upgrades and silence headersTimeout and 1 s (how often Node looks), bodies requestTimeout and 1 s, fragments " +
+    "and closes closeTimeout, pings not answered pingInterval and pongTimeout, a file not read responseTimeout, ping " +
+    "floods and what is pipelined at once; no descriptor, event stream or waiting byte left of them, heap and buffers 20 MiB more at most, " +
+    "others are served",
   run,
 };
 
-const get = (path: string): string => `GET ${path} HTTP/1.1\r\nHost: localhost\r\n\r\n`;
-
-/** What a bad client does again and again, and how it begins. */
-interface Abuse {
-  readonly begin: (url: string) => Promise<PlainClient>;
-  readonly again?: (client: PlainClient) => unknown;
-  /** It does; if not said otherwise. */
-  readonly reads?: false;
+/** What was seen of a bridge. */
+interface Seen {
+  readonly times: string[];
+  /** Bytes of heap and buffers more than before, at most. */
+  readonly most: number;
+  readonly problems: string[];
+  readonly slow: string[];
 }
-
-/** Asks for the same many times at once, and reads nothing. */
-function unread(path: string): Abuse {
-  return {
-    reads: false,
-    begin: async (url) => {
-      const client = await PlainClient.dial(url, get(path).repeat(600));
-      client.socket.pause();
-      return client;
-    },
-  };
-}
-
-const abuses: Readonly<Record<string, Abuse>> = {
-  fragments: {
-    begin: async (url) => {
-      const client = await PlainClient.open(url, ECHO);
-      client.send(opcode.binary, Buffer.of(0), false);
-      return client;
-    },
-    again: (client) => {
-      for (let i = 0; i < 20; i++) client.send(opcode.continuation, Buffer.of(0), false);
-    },
-  },
-  pings: {
-    reads: false,
-    begin: async (url) => {
-      const client = await PlainClient.open(url, ECHO);
-      client.socket.pause();
-      return client;
-    },
-    again: (client) => {
-      for (let i = 0; i < 500 && client.socket.writableLength < 2 ** 20; i++)
-        client.send(opcode.ping, Buffer.alloc(125));
-    },
-  },
-  heads: {
-    begin: (url) => PlainClient.dial(url, HEAD),
-    again: (client) => client.socket.write("X-A: b\r\n"),
-  },
-  bodies: { begin: (url) => PlainClient.dial(url, BODY), again: (client) => client.socket.write(" ") },
-  upgrades: { begin: (url) => PlainClient.dial(url, UPGRADE) },
-  nothing: { begin: (url) => PlainClient.dial(url) },
-  closes: {
-    begin: async (url) => {
-      const client = await PlainClient.open(url, ECHO);
-      // What is no UTF-8 is closed with 1007.
-      client.send(opcode.text, Buffer.of(0xff));
-      return client;
-    },
-  },
-  garbage: { begin: (url) => PlainClient.dial(url, `${HEAD}\r\n${"\u0000\u00ff{]".repeat(10_000)}`) },
-  streams: unread("/api/v1/events"),
-  files: unread("/docs/static/swagger-ui-bundle.js"),
-  answers: unread("/openapi.json"),
-  "upgrades behind a stream": {
-    begin: (url) =>
-      PlainClient.dial(url, `${get("/api/v1/events")}${HEAD}Connection: Upgrade\r\nUpgrade: h2c\r\n\r\n`),
-  },
-};
 
 async function run(scale: Scale): Promise<Outcome> {
-  const each = CLIENTS[scale];
   const time = TIMES[scale];
-  const limits =
+  const times =
     time === undefined
       ? {}
       : { headersTimeout: time, requestTimeout: time, responseTimeout: time, closeTimeout: time };
-  const bridge = await BridgeProcess.start(() => ({ guests: { demo: { kind: "emulated" } }, limits }));
+  const [overTcp, overUnix] = CLIENTS[scale];
+  const demo = { kind: "emulated" } as const;
+  const tcp = await BridgeProcess.start(() => ({ guests: { demo }, limits: times }));
+  const network = await abused(tcp, abuses, overTcp, Limits.parse(times));
+  const limits = { ...times, ...(time !== undefined && PINGS) };
+  const unix = await BridgeProcess.start((directory) => ({
+    listen: `unix:${join(directory, "web.sock")}`,
+    guests: { demo },
+    limits,
+  }));
+  const local = await abused(unix, unreadAbuses, overUnix, Limits.parse(limits));
+  const most = Math.max(network.most, local.most);
+  return {
+    measured:
+      `${count(overTcp)} clients of each kind: ended after ${network.times.join(", ")}; over a Unix socket ` +
+      `${count(overUnix)}: ${local.times.join(", ")}; ` +
+      `heap and buffers ${mebibytes(most)} MiB more at most`,
+    problems: [...network.problems, ...local.problems],
+    slow: [...network.slow, ...local.slow],
+  };
+}
+
+/** One kind after another. The bridge is stopped afterwards. */
+async function abused(
+  bridge: BridgeProcess,
+  kinds: Readonly<Record<string, Abuse>>,
+  each: number,
+  limits: Limits,
+): Promise<Seen> {
   try {
-    await until("the guest", async () => ((await bridge.endpoints()).length >= 5 ? true : undefined));
+    const isThere = async () => (await bridge.guest("demo")).state === "attached" || undefined;
+    await until("the guest", isThere);
+    const isListed = async () => (await bridge.endpoints()).some(({ path }) => path === ECHO) || undefined;
+    await until("the endpoint", isListed);
     const good = await EchoClient.open(bridge.url, ECHO);
-    // What is loaded and allocated once is there before anything is compared.
-    for (const abuse of Object.values(abuses)) (await abuse.begin(bridge.url)).socket.destroy();
-    const before = await bridge.probe();
     const connections = bridge.outside().descriptors;
-    const sizeOf = ({ heapUsed, external }: typeof before) => heapUsed + external;
-    const sizes = new Map<string, number>();
-    const problems: string[] = [];
-    const times: string[] = [];
-    for (const [name, { begin, again, reads }] of Object.entries(abuses)) {
-      const start = performance.now();
+    const isAlone = () => bridge.outside().descriptors <= connections;
+    // What is loaded and allocated once is there before anything is compared.
+    for (const abuse of Object.values(kinds)) (await abuse.begin(bridge.url)).socket.destroy();
+    await until("the end of the first ones", () => isAlone() || undefined);
+    const sizeOf = ({ heapUsed, external }: Awaited<ReturnType<typeof bridge.probe>>) => heapUsed + external;
+    const before = sizeOf(await bridge.probe());
+    const seen = { times: [] as string[], most: 0, problems: [] as string[], slow: [] as string[] };
+    for (const [name, { begin, again, counted, within }] of Object.entries(kinds)) {
+      const already = await bridge.metric(counted);
       const clients = await Promise.all(Array.from({ length: each }, () => begin(bridge.url)));
+      const start = performance.now();
+      let ended = 0;
+      let size = 0;
       await until(
-        `the end of ${name}`,
+        name,
         async () => {
           for (const client of clients) if (!client.closed) again?.(client);
           await good.echo(name);
-          const size = sizeOf(await bridge.probe()) - sizeOf(before);
-          sizes.set(name, Math.max(size, sizes.get(name) ?? 0));
-          // Whoever neither reads nor writes does not hear of its end: the bridge has to have closed it before.
-          if (reads !== false || bridge.outside().descriptors <= connections)
-            for (const { socket } of clients) socket.resume();
-          return clients.every(({ closed }) => closed) ? true : undefined;
+          size = Math.max(size, sizeOf(await bridge.probe()) - before);
+          ended = (await bridge.metric(counted)) - already;
+          // What the bridge has, and not what the clients hear: who does not read hears nothing.
+          return (ended >= each && isAlone()) || undefined;
         },
-        90_000,
-      ).catch((error: unknown) => problems.push((error as Error).message));
-      times.push(`${name} ${((performance.now() - start) / 1000).toFixed(1)} s`);
+        PATIENCE,
+      ).catch(() => {
+        const open = bridge.outside().descriptors - connections;
+        seen.problems.push(
+          `${name}: ${ended} of ${each} ended as ${counted}, ${open} descriptors still open`,
+        );
+      });
+      const took = performance.now() - start;
+      if (ended > each) seen.problems.push(`${name}: ${ended} ended as ${counted}, of ${each}`);
+      if (took > within(limits) + GRACE)
+        seen.slow.push(`${name}: ended after ${seconds(took)} s, not ${seconds(within(limits) + GRACE)} s`);
+      if (size > MARGIN) seen.problems.push(`${mebibytes(size)} MiB more with ${name}`);
+      seen.most = Math.max(seen.most, size);
+      seen.times.push(`${name} ${seconds(took)} s`);
       for (const { socket } of clients) socket.destroy();
     }
     await bridge.health();
@@ -140,28 +132,25 @@ async function run(scale: Scale): Promise<Outcome> {
     await until(
       "that nothing is left of them",
       async () => {
-        const text = await (
-          await fetch(`${bridge.url}/metrics`, { headers: { connection: "close" } })
-        ).text();
-        const idle = ["rpmsg_bridge_event_streams 0", 'rpmsg_bridge_waiting_bytes{for="clients"} 0'];
+        const streams = await bridge.metric("rpmsg_bridge_event_streams");
+        const waiting = await bridge.metric('rpmsg_bridge_waiting_bytes{for="clients"}');
         const { descriptors } = bridge.outside();
-        const size = sizeOf(await bridge.probe()) - sizeOf(before);
-        const shown = text
-          .split("\n")
-          .filter((line) => /^rpmsg_bridge_(?:event_streams|waiting_bytes)/.test(line));
-        left = `${shown.join(", ")}; ${descriptors} of ${connections} descriptors, ${size} bytes`;
-        const isIdle = idle.every((line) => text.includes(`\n${line}\n`));
-        return (isIdle && descriptors <= connections && size < MARGIN) || undefined;
+        const size = sizeOf(await bridge.probe()) - before;
+        left = `${streams} event streams, ${waiting} bytes waiting, ${descriptors} of ${connections} descriptors, ${size} bytes`;
+        return (streams === 0 && waiting === 0 && isAlone() && size < MARGIN) || undefined;
       },
       30_000,
-    ).catch((error: unknown) => problems.push(`${(error as Error).message}: ${left}`));
-    const [worst, most] = [...sizes].toSorted(([, a], [, b]) => b - a)[0] ?? ["", 0];
-    if (most > MARGIN) problems.push(`${(most / 2 ** 20).toFixed(1)} MiB more with ${worst}`);
-    return {
-      measured: `${count(each)} clients of each kind: closed after ${times.join(", ")}; heap and buffers ${(most / 2 ** 20).toFixed(1)} MiB more at most`,
-      problems,
-    };
+    ).catch((error: unknown) => seen.problems.push(`${(error as Error).message}: ${left}`));
+    return seen;
   } finally {
     await bridge.stop("SIGKILL");
   }
+}
+
+function seconds(milliseconds: number): string {
+  return (milliseconds / 1000).toFixed(1);
+}
+
+function mebibytes(bytes: number): string {
+  return (bytes / 2 ** 20).toFixed(1);
 }
