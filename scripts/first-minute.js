@@ -9,7 +9,7 @@
 // CHROMIUM names another browser than Debian's.
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { accessSync, constants, mkdirSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { accessSync, constants, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { availableParallelism, cpus, tmpdir } from "node:os";
 import { delimiter, join } from "node:path";
 import { fileURLToPath, pathToFileURL } from "node:url";
@@ -18,7 +18,7 @@ import { chromium } from "playwright-core";
 
 const ROOT = fileURLToPath(new URL("..", import.meta.url));
 const BROWSER = process.env.CHROMIUM ?? "/usr/bin/chromium";
-/** Milliseconds until a step is given up that may last beyond the limit: how far beyond is worth knowing. */
+/** Milliseconds until it is given up: how far beyond the limit it takes is worth knowing. */
 const PATIENCE = 600_000;
 const { values: options, positionals } = parseArgs({
   allowPositionals: true,
@@ -37,8 +37,12 @@ const clone = join(folder, "rpmsg-bridge");
 const running = new Set();
 const interrupted = new AbortController();
 for (const signal of ["SIGHUP", "SIGINT", "SIGTERM"]) {
-  process.once(signal, () => interrupted.abort(new Error(`interrupted (${signal})`)));
+  process.on(signal, () => interrupted.abort(new Error(`interrupted (${signal})`)));
 }
+const patience = setTimeout(
+  () => interrupted.abort(new Error(`given up after ${PATIENCE / 1000} s`)),
+  PATIENCE,
+);
 
 let start = performance.now();
 const elapsed = () => (performance.now() - start) / 1000;
@@ -66,6 +70,7 @@ function environment() {
 
 /** Starts a program in a group of its own; `shown` is what it has written. */
 function launch(program, args, { cwd, env = {} }) {
+  interrupted.signal.throwIfAborted();
   const child = spawn(program, args, { cwd, env: { ...environment(), ...env }, detached: true });
   const told = { child, shown: "", more: () => {} };
   running.add(told);
@@ -88,10 +93,11 @@ function launch(program, args, { cwd, env = {} }) {
 }
 
 /** The same for what is to be over, and well. */
-async function run(program, args, cwd) {
+async function run(name, program, args, cwd) {
   const told = launch(program, args, { cwd });
   const ended = await told.ended;
-  if (ended !== "exit code 0") throw new Error(`${args.at(-1)}: ${ended}\n${told.shown.trim()}`);
+  if (ended !== "exit code 0") throw new Error(`${name}: ${ended}\n${told.shown.trim()}`);
+  step(name);
 }
 
 /** A command on a terminal, until it has printed the dashboard's address. @returns that */
@@ -99,44 +105,43 @@ async function startOnTerminal(command, cwd) {
   // The shell's number is that of the group of all that runs on the terminal.
   const group = join(folder, "group");
   const line = `echo $$ > '${group}'; exec ${command}`;
-  const told = launch("script", ["--quiet", "--flush", "--command", line, "/dev/null"], {
+  const told = launch("script", ["--quiet", "--return", "--flush", "--command", line, "/dev/null"], {
     cwd,
     env: { RPMSG_BRIDGE_LISTEN: "127.0.0.1:0", SHELL: "/bin/sh", NO_COLOR: "1" },
   });
-  told.group = () => Number(readFileSync(group, "utf8"));
-  let isOver;
-  void told.ended.then((how) => {
-    isOver = how;
-  });
+  told.group = group;
   for (;;) {
     const [, url] = /Dashboard: (http:\S+)\s/.exec(told.shown) ?? [];
     if (url !== undefined) return url;
-    if (isOver !== undefined) throw new Error(`${command}: ${isOver}\n${told.shown.trim()}`);
+    if (!running.has(told)) throw new Error(`${command}: ${await told.ended}\n${told.shown.trim()}`);
     await new Promise((resolve) => {
       told.more = resolve;
     });
   }
 }
 
+function killGroup(number) {
+  try {
+    process.kill(-number, "SIGKILL");
+  } catch (error) {
+    if (error.code !== "ESRCH") throw error;
+  }
+}
+
 /** Ctrl-c on a terminal; what does not end by it, or has none, is killed with all that it started. */
 async function end({ child, ended, group }) {
-  const kill = (number) => {
-    try {
-      process.kill(-number, "SIGKILL");
-    } catch (error) {
-      if (error.code !== "ESRCH") throw error;
-    }
-  };
-  if (child.pid === undefined) return;
-  if (group !== undefined) {
-    child.stdin.write("\u0003");
-    const late = setTimeout(() => kill(group()), 10_000);
+  if (group === undefined) {
+    if (child.pid !== undefined) killGroup(child.pid);
     await ended;
-    clearTimeout(late);
-  } else {
-    kill(child.pid);
-    await ended;
+    return;
   }
+  child.stdin.write("\u0003");
+  const late = setTimeout(() => {
+    if (existsSync(group)) killGroup(Number(readFileSync(group, "utf8")));
+    killGroup(child.pid);
+  }, 10_000);
+  await ended;
+  clearTimeout(late);
 }
 
 /** Opens the address as a person does, and waits for each thing that such a person sees. */
@@ -170,14 +175,12 @@ async function measure(browser) {
   let commands = ["npm start"];
   start = performance.now();
   if (!options.here) {
-    await run("git", ["clone", "--quiet", repository, clone], folder);
-    step(`git clone ${repository}`);
+    await run(`git clone ${repository}`, "git", ["clone", "--quiet", repository, clone], folder);
     directory = clone;
     commands = quickStart(clone);
   }
   for (const command of commands.slice(0, -1)) {
-    await run("sh", ["-c", command], directory);
-    step(command);
+    await run(command, "sh", ["-c", command], directory);
   }
   const [last] = commands.slice(-1);
   const url = await startOnTerminal(last, directory);
@@ -212,6 +215,7 @@ try {
   console.error(`first-minute: ${error.message}`);
   process.exitCode = 1;
 } finally {
+  clearTimeout(patience);
   for (const told of running) await end(told);
   await browser?.close();
   rmSync(folder, { recursive: true, force: true });
