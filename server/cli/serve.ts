@@ -1,5 +1,6 @@
 import { existsSync, lstatSync, unlinkSync } from "node:fs";
 import { connect } from "node:net";
+import { isatty } from "node:tty";
 import type { DestinationStream } from "pino";
 import { pino } from "pino";
 import { Bridge } from "../bridge.ts";
@@ -45,7 +46,11 @@ export async function serve(flags: ServeFlags & { successorOf?: string }): Promi
   const reachable = !isLocal(address) || config.trustedProxies.length > 0;
   if (bridge.gate.open && reachable) log.write("no-access-control", { listen: config.listen });
   if (made !== undefined) process.stderr.write(welcome(url, made));
-  process.on("SIGHUP", () => listener.reload());
+  process.on("SIGHUP", () => {
+    // Closing the terminal sends the same signal as who wants certificates to be read again.
+    if (process.stderr.isTTY && !isatty(2)) process.kill(process.pid, "SIGTERM");
+    else listener.reload();
+  });
   const { handover } = config;
   const predecessor =
     handover === undefined
@@ -76,6 +81,8 @@ export async function serve(flags: ServeFlags & { successorOf?: string }): Promi
 /** JSON for machines; on a terminal the same lines for people. */
 async function logDestination(): Promise<DestinationStream> {
   if (!process.stderr.isTTY) return pino.destination(2);
+  // Nobody sees what is written after the terminal was closed.
+  process.stderr.on("error", () => {});
   const { logLine } = await import("./log-lines.ts");
   return { write: (line) => void process.stderr.write(logLine(line)) };
 }

@@ -235,6 +235,11 @@ export class Terminal {
     this.#child.stdin.write(text);
   }
 
+  /** Closes it, as somebody closes a window. */
+  close(): void {
+    this.#child.kill("SIGKILL");
+  }
+
   /** Waits until that text is shown, and gives all up to its end; the next call goes on from there. */
   async expect(text: string): Promise<string> {
     for (;;) {
