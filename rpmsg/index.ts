@@ -16,6 +16,7 @@ export { mappedRegion } from "./memory/mapped-memory.ts";
 export type { GuestAnnouncement, HostAnnouncement } from "./name-service.ts";
 export { sendDatagram } from "./posix/datagram.ts";
 export { errnoName } from "./posix/errno.ts";
+export { createEventfd } from "./posix/eventfd.ts";
 export { trimMalloc } from "./posix/malloc.ts";
 export { Poller } from "./posix/poller.ts";
 export { RecordSocket } from "./posix/record-socket.ts";

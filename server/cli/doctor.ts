@@ -76,7 +76,7 @@ async function native(): Promise<Finding[]> {
     },
     memory: {
       good: "memory files can be made, sealed and mapped",
-      fix: "memfd_create and mmap must be allowed: look at the seccomp profile of the container, and at ulimit -v.",
+      fix: "memfd_create and mmap must be allowed: look at the seccomp profile of the container, and at ulimit -v and -f.",
     },
     poller: {
       good: "eventfds can be waited for",
@@ -87,12 +87,17 @@ async function native(): Promise<Finding[]> {
       fix: "The directory of temporary files (TMPDIR) must be writable, and AF_UNIX allowed.",
     },
   };
-  return Object.entries(nativeChecks).map(([name, run]): Finding => {
-    const { good, fix } = about[name as keyof typeof about];
+  const withoutKoffi = nativeChecks.koffi();
+  return Object.entries(nativeChecks).map(([check, run]): Finding => {
+    const { good, fix } = about[check as keyof typeof about];
+    if (check === "koffi" && withoutKoffi !== undefined)
+      return { check, status: "fail", text: withoutKoffi, fix };
+    // It would fail for the same reason, and what is said to fix would be wrong.
+    if (withoutKoffi !== undefined) return { check, status: "warn", text: "not tried: that needs koffi" };
     const wrong = run();
     return wrong === undefined
-      ? { check: name, status: "ok", text: good }
-      : { check: name, status: "fail", text: wrong, fix };
+      ? { check, status: "ok", text: good }
+      : { check, status: "fail", text: wrong, fix };
   });
 }
 
