@@ -14,12 +14,13 @@ const EPOLLET = 0x8000_0000;
 const EPOLL_CTL_ADD = 1;
 const EPOLL_CTL_DEL = 2;
 const EPOLL_CTL_MOD = 3;
-const CAPACITY = 64;
-/** Batches in one turn of the event loop. What is left then makes libuv call again in the next turn, after everybody else. */
-const MAX_BATCHES = 4;
+/** Events in one turn of the event loop. What is left then makes libuv call again in the next turn, after everybody else. */
+const CAPACITY = 256;
 
 interface Watch {
+  readonly owner: Poller;
   readonly callback: (events: number) => void;
+  readonly onError: (error: unknown) => void;
   /** Tells this registration from an earlier one of the same descriptor number. */
   readonly generation: number;
 }
@@ -39,32 +40,28 @@ interface Scratch {
   readonly dataWord: number;
 }
 
-// One for all pollers: the event loop runs one callback at a time.
+// One for all sets: the event loop runs one callback at a time.
 let scratch: Scratch | undefined;
 
+/** What all open pollers watch; undefined while there is none. */
+let shared: WatchSet | undefined;
+
 /**
- * Watches descriptors on the event loop (epoll(7)), edge-triggered: a callback comes once for every change, not for as long as something is
- * there. So read sockets until -EAGAIN; an eventfd need not be read at all, every further write calls back again, and one that was
- * signalled before it was added calls back once.
- *
- * All descriptors are in one private epoll descriptor, which libuv watches. Bad ones (closed, a regular file) are refused by the kernel with
- * an error number; handed to libuv directly they would abort the process. An open poller keeps the process alive.
+ * The descriptors of all pollers in one private epoll descriptor, which libuv watches: however many guests have kicked, a turn of the event
+ * loop costs one callback of koffi and one system call. Bad descriptors (closed, a regular file) are refused by the kernel with an error
+ * number; handed to libuv directly they would abort the process.
  */
-export class Poller {
-  readonly #onError: (error: unknown) => void;
-  readonly #watches = new Map<number, Watch>();
+class WatchSet {
+  readonly watches = new Map<number, Watch>();
+  /** Pollers that are open. */
+  users = 0;
   readonly #epoll: number;
   readonly #handle: PollHandle;
   readonly #native: Scratch;
   #generation = 0;
-  #closed = false;
 
-  /**
-   * @param options `onError` receives what a callback throws; by default it becomes an uncaught exception
-   * @throws Error when no descriptor is left, or where this is not Linux
-   */
-  constructor(options: { readonly onError?: (error: unknown) => void } = {}) {
-    this.#onError = options.onError ?? rethrow;
+  /** @throws Error when no descriptor is left, or where this is not Linux */
+  constructor() {
     scratch ??= createScratch();
     this.#native = scratch;
     const { c } = scratch;
@@ -80,60 +77,31 @@ export class Poller {
     }
   }
 
-  /**
-   * Watches a descriptor for EPOLLIN, EPOLLHUP and EPOLLERR. Remove it before you close it: the kernel goes on reporting a closed
-   * descriptor for as long as another process holds the same file.
-   *
-   * @param callback receives the EPOLL* bits; called from the event loop, never from inside `add`
-   * @returns 0 or -errno: -EPERM (cannot be watched, e.g. a regular file), -EBADF (also when the poller is closed), -EEXIST, -ENOSPC
-   *   (fs.epoll.max_user_watches), -ENOMEM, -EINVAL and -ELOOP (epoll descriptors)
-   */
-  add(fd: number, callback: (events: number) => void): number {
+  add(fd: number, watch: Omit<Watch, "generation">): number {
     const generation = (this.#generation + 1) >>> 0;
     const result = this.#control(EPOLL_CTL_ADD, fd, EPOLLIN, generation);
     if (result === 0) {
       this.#generation = generation;
-      this.#watches.set(fd, { callback, generation });
+      this.watches.set(fd, { ...watch, generation });
     }
     return result;
   }
 
-  /**
-   * Also reports EPOLLOUT, or no longer: for a connection whose send gave -EAGAIN. Calls back at once (from the event loop) if sending is
-   * possible, and then also with EPOLLIN if there is something to read.
-   *
-   * @returns 0 or -errno: -ENOENT (not added), -EBADF (closed)
-   */
-  setWritable(fd: number, on: boolean): number {
-    const watch = this.#watches.get(fd);
-    if (watch === undefined) {
-      return -errno.ENOENT;
-    }
-    return this.#control(EPOLL_CTL_MOD, fd, on ? EPOLLIN | EPOLLOUT : EPOLLIN, watch.generation);
+  change(fd: number, events: number, generation: number): number {
+    return this.#control(EPOLL_CTL_MOD, fd, events, generation);
   }
 
-  /** Forgets a descriptor; its callback is not called again, even if an event has been fetched already. Unknown ones are ignored. */
   remove(fd: number): void {
-    if (this.#watches.delete(fd)) {
-      this.#control(EPOLL_CTL_DEL, fd, 0, 0); // fails if the descriptor was closed before: then there is nothing to undo
-    }
+    this.watches.delete(fd);
+    this.#control(EPOLL_CTL_DEL, fd, 0, 0); // fails if the descriptor was closed before: then there is nothing to undo
   }
 
-  /** Forgets all descriptors and lets the process end. They stay open. May be called from a callback, and again. */
   close(): void {
-    if (this.#closed) {
-      return;
-    }
-    this.#closed = true;
-    this.#watches.clear();
     this.#handle.close(); // takes the epoll descriptor out of libuv's own epoll set at once
     this.#native.c.close(this.#epoll);
   }
 
   #control(operation: number, fd: number, events: number, generation: number): number {
-    if (this.#closed) {
-      return -errno.EBADF;
-    }
     const { c, control, controlWords, dataWord } = this.#native;
     controlWords[0] = events | EPOLLET;
     controlWords[dataWord] = fd;
@@ -144,31 +112,104 @@ export class Poller {
   /** Called by koffi from libuv's poll phase. Must not throw: nobody above would catch it. */
   #dispatch(): void {
     const { c, events, eventWords, stride, dataWord } = this.#native;
-    for (let batch = 0; batch < MAX_BATCHES && !this.#closed; batch++) {
-      const count = c.epoll_wait(this.#epoll, events, CAPACITY, 0);
-      for (let index = 0; index < count; index++) {
-        const word = index * stride;
-        // After close() the map is empty, and nothing is called any more.
-        const watch = this.#watches.get(eventWords[word + dataWord] as number);
-        if (watch !== undefined && watch.generation === eventWords[word + dataWord + 1]) {
-          this.#call(watch, eventWords[word] as number);
-        }
-      }
-      if (count < CAPACITY) {
-        return;
+    const count = c.epoll_wait(this.#epoll, events, CAPACITY, 0);
+    for (let index = 0; index < count; index++) {
+      const word = index * stride;
+      // Those of a poller that was closed meanwhile are gone.
+      const watch = this.watches.get(eventWords[word + dataWord] as number);
+      if (watch !== undefined && watch.generation === eventWords[word + dataWord + 1]) {
+        call(watch, eventWords[word] as number);
       }
     }
   }
+}
 
-  #call(watch: Watch, events: number): void {
-    try {
-      watch.callback(events);
-    } catch (error) {
-      try {
-        this.#onError(error);
-      } catch (second) {
-        rethrow(second);
+/**
+ * Watches descriptors on the event loop (epoll(7)), edge-triggered: a callback comes once for every change, not for as long as something is
+ * there. So read sockets until -EAGAIN; an eventfd need not be read at all, every further write calls back again, and one that was
+ * signalled before it was added calls back once.
+ *
+ * A descriptor is watched by one poller only. An open poller keeps the process alive.
+ */
+export class Poller {
+  readonly #onError: (error: unknown) => void;
+  readonly #set: WatchSet;
+  #closed = false;
+
+  /**
+   * @param options `onError` receives what a callback throws; by default it becomes an uncaught exception
+   * @throws Error when no descriptor is left, or where this is not Linux
+   */
+  constructor(options: { readonly onError?: (error: unknown) => void } = {}) {
+    this.#onError = options.onError ?? rethrow;
+    shared ??= new WatchSet();
+    this.#set = shared;
+    this.#set.users++;
+  }
+
+  /**
+   * Watches a descriptor for EPOLLIN, EPOLLHUP and EPOLLERR. Remove it before you close it: the kernel goes on reporting a closed
+   * descriptor for as long as another process holds the same file.
+   *
+   * @param callback receives the EPOLL* bits; called from the event loop, never from inside `add`
+   * @returns 0 or -errno: -EPERM (cannot be watched, e.g. a regular file), -EBADF (also when the poller is closed), -EEXIST, -ENOSPC
+   *   (fs.epoll.max_user_watches), -ENOMEM, -EINVAL and -ELOOP (epoll descriptors)
+   */
+  add(fd: number, callback: (events: number) => void): number {
+    if (this.#closed) {
+      return -errno.EBADF;
+    }
+    return this.#set.add(fd, { owner: this, callback, onError: this.#onError });
+  }
+
+  /**
+   * Also reports EPOLLOUT, or no longer: for a connection whose send gave -EAGAIN. Calls back at once (from the event loop) if sending is
+   * possible, and then also with EPOLLIN if there is something to read.
+   *
+   * @returns 0 or -errno: -ENOENT (not added), -EBADF (closed)
+   */
+  setWritable(fd: number, on: boolean): number {
+    const watch = this.#set.watches.get(fd);
+    if (watch?.owner !== this) {
+      return -errno.ENOENT;
+    }
+    return this.#set.change(fd, on ? EPOLLIN | EPOLLOUT : EPOLLIN, watch.generation);
+  }
+
+  /** Forgets a descriptor; its callback is not called again, even if an event has been fetched already. Unknown ones are ignored. */
+  remove(fd: number): void {
+    // The number may be another poller's by now.
+    if (this.#set.watches.get(fd)?.owner === this) {
+      this.#set.remove(fd);
+    }
+  }
+
+  /** Forgets all descriptors and lets the process end. They stay open. May be called from a callback, and again. */
+  close(): void {
+    if (this.#closed) {
+      return;
+    }
+    this.#closed = true;
+    for (const [fd, { owner }] of this.#set.watches) {
+      if (owner === this) {
+        this.#set.remove(fd);
       }
+    }
+    if (--this.#set.users === 0) {
+      shared = undefined;
+      this.#set.close();
+    }
+  }
+}
+
+function call(watch: Watch, events: number): void {
+  try {
+    watch.callback(events);
+  } catch (error) {
+    try {
+      watch.onError(error);
+    } catch (second) {
+      rethrow(second);
     }
   }
 }

@@ -382,6 +382,92 @@ describe.skipIf(unsupported !== undefined)(titled("Poller"), () => {
       }
       expect(await Promise.all(fired)).toEqual([EPOLLIN, EPOLLIN]);
     });
+
+    it("serves many pollers with the descriptors of one", () => {
+      createPoller();
+      const count = descriptorCount();
+      for (let more = 0; more < 20; more++) {
+        createPoller();
+      }
+      expect(descriptorCount()).toBe(count);
+    });
+  });
+
+  describe("several pollers", () => {
+    it("do not touch each other's descriptors, and one watches on when the others are closed", async () => {
+      const [first, second] = [createPoller(), createPoller()];
+      const fd = eventfd();
+      let calls = 0;
+      expect(first.add(fd, () => calls++)).toBe(0);
+      expect(second.add(fd, () => expect.unreachable())).toBe(-errno.EEXIST);
+      expect(second.setWritable(fd, true)).toBe(-errno.ENOENT);
+      second.remove(fd);
+      second.close();
+      signalEventfd(fd);
+      await settle(first);
+      expect(calls).toBe(1);
+    });
+
+    it("may each close all others in a callback", async () => {
+      const witness = createPoller();
+      const called: number[] = [];
+      const some = Array.from({ length: 5 }, () => createPoller());
+      for (const [index, poller] of some.entries()) {
+        const fd = eventfd();
+        poller.add(fd, () => {
+          called.push(index);
+          for (const each of some) {
+            each.close();
+          }
+        });
+        signalEventfd(fd);
+      }
+      await settle(witness);
+      expect(called).toHaveLength(1);
+    });
+
+    it("may be opened anew in the callback that closes the last one", async () => {
+      const poller = createPoller();
+      const [fd, other] = [eventfd(), eventfd()];
+      const fired = new Promise<number>((resolve) => {
+        poller.add(fd, () => {
+          poller.close();
+          expect(createPoller().add(other, resolve)).toBe(0);
+        });
+      });
+      signalEventfd(fd);
+      signalEventfd(other);
+      expect(await fired).toBe(EPOLLIN);
+    });
+
+    it("find a number free that one has closed without removing it", async () => {
+      const [first, second] = [createPoller(), createPoller()];
+      const closed = createEventfd();
+      first.add(closed, () => expect.unreachable());
+      closeFd(closed);
+      const fd = eventfd();
+      expect(fd).toBe(closed);
+      const fired = firstEvents(second, fd);
+      first.remove(fd);
+      first.close();
+      signalEventfd(fd);
+      expect(await fired).toBe(EPOLLIN);
+    });
+
+    it("report what their own callbacks throw", async () => {
+      const errors: string[] = [];
+      const names = ["first", "second"];
+      const both = names.map((name) => createPoller(() => errors.push(name)));
+      for (const poller of both) {
+        const fd = eventfd();
+        poller.add(fd, () => {
+          throw new Error("callback");
+        });
+        signalEventfd(fd);
+      }
+      await settle(both[0] as Poller);
+      expect(errors.toSorted()).toEqual(names);
+    });
   });
 
   describe("close", () => {
