@@ -17,6 +17,7 @@ import { InTurn } from "./access/in-turn.ts";
 import { checkAccess } from "./access/origin.ts";
 import type { Peer } from "./access/peer.ts";
 import type { Permit } from "./access/permit.ts";
+import { takeTarget } from "./access/target.ts";
 import { View } from "./access/view.ts";
 import { limitAnswers } from "./answer-limits.ts";
 import type { Bridge } from "./bridge.ts";
@@ -95,6 +96,7 @@ export function buildApp(bridge: Bridge, tls?: SecureOptions): FastifyInstance {
     // No connection holds up a stop. "idle" would leave those on which no request has come yet.
     forceCloseConnections: true,
     routerOptions: { ignoreTrailingSlash: true },
+    rewriteUrl: takeTarget,
     // Given here, and not set later: Fastify's own ones would be loaded first, a tenth of the time to start.
     // Their types know only those.
     ...({ schemaController: { compilersFactory } } as object),
@@ -158,6 +160,7 @@ function takerOf(app: FastifyInstance, bridge: Bridge, turns: InTurn) {
   return async (request: IncomingMessage, socket: Duplex, head: Buffer): Promise<void> => {
     // It may break while it waits for its turn, too.
     socket.on("error", () => socket.destroy());
+    request.url = takeTarget(request);
     if (!(await turns.takes(request))) return;
     const isWebSocket = request.headers.upgrade?.toLowerCase() === "websocket";
     if (isWebSocket && request.method !== "CONNECT") bridge.upgrade(request, socket, head);
@@ -231,8 +234,10 @@ function answerPlainly(app: FastifyInstance, request: IncomingMessage, stream: D
 }
 
 function answer(problem: HttpProblem, reply: FastifyReply): FastifyReply {
-  // RFC 9110, 15.5.22: a 426 says what to upgrade to.
-  if (problem.code === "upgrade-required") reply.header("upgrade", "websocket");
+  // Node adds nothing to a `Connection` that it is given.
+  if ("upgrade" in problem.headers) {
+    reply.header("connection", problem.connection(reply.raw.shouldKeepAlive));
+  }
   // The connection itself is the one too many.
   if (problem.code === "too-many-connections" || problem.code === "overloaded") {
     reply.header("connection", "close");
@@ -241,7 +246,9 @@ function answer(problem: HttpProblem, reply: FastifyReply): FastifyReply {
 }
 
 function upgradeRequired(url: string): HttpProblem {
-  return new HttpProblem("upgrade-required", `${pathOf(url)} is for WebSocket clients`);
+  // RFC 9110, 15.5.22: it says what to upgrade to.
+  const headers = { upgrade: "websocket" };
+  return new HttpProblem("upgrade-required", `${pathOf(url)} is for WebSocket clients`, headers);
 }
 
 function pathOf(url: string): string {

@@ -71,6 +71,12 @@ export class HttpProblem extends Error {
     this.headers = headers;
   }
 
+  /** `Connection` of the answer. What it offers to upgrade to is an option of the connection, too (RFC 9110, 7.8). */
+  connection(keepAlive: boolean): string {
+    const stay = keepAlive ? "keep-alive" : "close";
+    return "upgrade" in this.headers ? `Upgrade, ${stay}` : stay;
+  }
+
   toProblem(): Problem {
     const title = STATUS_CODES[this.statusCode] ?? "Error";
     return { type: "about:blank", title, status: this.statusCode, code: this.code, detail: this.message };

@@ -9,7 +9,7 @@ export function refuse(stream: Duplex, problem: HttpProblem, bounds: Parameters<
   const { status, title } = problem.toProblem();
   const head = [
     `HTTP/1.1 ${status} ${title}`,
-    "Connection: close",
+    `Connection: ${problem.connection(false)}`,
     `Content-Type: ${PROBLEM_TYPE}`,
     `Content-Length: ${Buffer.byteLength(body)}`,
     ...Object.entries(problem.headers).map(([name, value]) => `${name}: ${value}`),

@@ -3,6 +3,7 @@ import { isIP } from "node:net";
 import type { Config } from "../../schemas/index.ts";
 import { HttpProblem } from "../problem.ts";
 import type { Peer } from "./peer.ts";
+import { authorityOf, hostName } from "./target.ts";
 
 /**
  * Checks who a request says it is for, and which page it comes from. The name guards against pages that point their
@@ -13,18 +14,20 @@ import type { Peer } from "./peer.ts";
  * @throws HttpProblem bad-request, host-unknown, origin-forbidden
  */
 export function checkAccess(
-  { headers, rawHeaders, httpVersion }: Pick<IncomingMessage, "headers" | "rawHeaders" | "httpVersion">,
+  request: IncomingMessage,
   config: Pick<Config, "hosts" | "origins">,
   peer: Pick<Peer, "host" | "protocol">,
 ): void {
+  const { headers, rawHeaders, httpVersion } = request;
   // RFC 9112, 3.2
   const hosts = rawHeaders.filter((field, i) => i % 2 === 0 && field.toLowerCase() === "host").length;
   if (hosts > 1 || (hosts === 0 && httpVersion === "1.1")) {
     throw new HttpProblem("bad-request", `want one Host header field, not ${hosts}`);
   }
-  checkHost(headers.host ?? "", config);
+  const named = authorityOf(request, peer.protocol) ?? headers.host ?? "";
+  checkHost(named, config);
   if (peer.host !== undefined) checkHost(peer.host, config);
-  const host = (peer.host ?? headers.host ?? "").toLowerCase();
+  const host = (peer.host ?? named).toLowerCase();
   const { origin } = headers;
   if (origin === undefined || config.origins.includes(origin)) return;
   const page = origin.toLowerCase();
@@ -40,10 +43,4 @@ function checkHost(host: string, config: Pick<Config, "hosts">): void {
       `the bridge is not known as "${name}": use localhost or an address, or add the name to "hosts"`,
     );
   }
-}
-
-/** The name of a Host header without its port, and without the brackets of an IPv6 address. */
-function hostName(host: string): string {
-  const [, bracketed, plain] = /^(?:\[([^\]]*)\]|([^:]*))(?::\d*)?$/.exec(host) ?? [];
-  return (bracketed ?? plain ?? "").toLowerCase();
 }
