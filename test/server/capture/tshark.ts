@@ -1,12 +1,12 @@
-import { execFile, spawnSync } from "node:child_process";
+import { execFile } from "node:child_process";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
+import { missingTool } from "../../support/missing-tool.ts";
 
 const DISSECTOR = fileURLToPath(new URL("../../../docs/wireshark/rpmsg.lua", import.meta.url));
 
 /** Why tests with tshark cannot run; undefined where they can. */
-export const noTshark =
-  spawnSync("tshark", ["--version"]).status === 0 ? undefined : "tshark is not installed";
+export const noTshark = missingTool("tshark");
 
 async function tshark(file: string, args: readonly string[]): Promise<string> {
   const { stdout } = await promisify(execFile)(
