@@ -171,18 +171,14 @@ async function look(browser, url) {
 }
 
 async function measure(browser) {
-  let directory = ROOT;
-  let commands = ["npm start"];
+  const directory = options.here ? ROOT : clone;
   start = performance.now();
   if (!options.here) {
     await run(`git clone ${repository}`, "git", ["clone", "--quiet", repository, clone], folder);
-    directory = clone;
-    commands = quickStart(clone);
   }
-  for (const command of commands.slice(0, -1)) {
-    await run(command, "sh", ["-c", command], directory);
-  }
-  const [last] = commands.slice(-1);
+  const commands = quickStart(directory);
+  const last = commands.pop();
+  for (const command of options.here ? [] : commands) await run(command, "sh", ["-c", command], directory);
   const url = await startOnTerminal(last, directory);
   step(`${last}: ${url}`);
   await look(browser, url);
