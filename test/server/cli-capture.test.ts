@@ -2,6 +2,7 @@ import { execFileSync } from "node:child_process";
 import { existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, onTestFinished, test, vi } from "vitest";
+import type { Endpoint } from "../../schemas/index.ts";
 import type { ReadMessage } from "../../server/capture/message.ts";
 import { readMessage } from "../../server/capture/message.ts";
 import { interfaceBlock, packetBlock, sectionBlock, statisticsBlock } from "../../server/capture/pcapng.ts";
@@ -11,6 +12,8 @@ import { dump } from "../../server/cli/dump.ts";
 import { titled, unsupported } from "../rpmsg/posix/support.ts";
 import { Captured } from "./capture/support.ts";
 import { Command } from "./cli-support.ts";
+import { readExposition } from "./exposition.ts";
+import type { Client, RunningBridge } from "./support.ts";
 import { eventually, testBridge, testDirectory } from "./support.ts";
 
 /** Starts of processes take long on a busy machine. */
@@ -51,6 +54,68 @@ async function traffic(running: Awaited<ReturnType<typeof testBridge>>, count: n
   await client.close();
 }
 
+type Counted = Pick<
+  Endpoint["counters"],
+  "messagesToGuest" | "bytesToGuest" | "messagesFromGuest" | "bytesFromGuest"
+>;
+
+/** What the bridge has counted, by guest and by endpoint. */
+async function counted({ endpoints, guest }: RunningBridge): Promise<Record<string, Counted>> {
+  const guests = await Promise.all(["left", "right"].map(guest));
+  const all = [
+    ...guests.map(({ name, counters }) => [name, counters] as const),
+    ...(await endpoints()).map((each) => [`${each.guest}/${each.name}`, each.counters] as const),
+  ];
+  return Object.fromEntries(
+    all.map(([name, { messagesToGuest, bytesToGuest, messagesFromGuest, bytesFromGuest }]) => [
+      name,
+      { messagesToGuest, bytesToGuest, messagesFromGuest, bytesFromGuest },
+    ]),
+  );
+}
+
+/** The same of guests, by the metrics. */
+async function measured({ url }: RunningBridge): Promise<Record<string, Counted>> {
+  const metrics = readExposition(await (await fetch(`${url}/metrics`)).text());
+  const of = (name: string, guest: string): number =>
+    metrics.get(`rpmsg_guest_${name}_total`)?.series.find(({ labels }) => labels["guest"] === guest)?.value ??
+    -1;
+  return Object.fromEntries(
+    ["left", "right"].map((guest) => [
+      guest,
+      {
+        messagesToGuest: of("messages_to_guest", guest),
+        bytesToGuest: of("bytes_to_guest", guest),
+        messagesFromGuest: of("messages_from_guest", guest),
+        bytesFromGuest: of("bytes_from_guest", guest),
+      },
+    ]),
+  );
+}
+
+function difference(after: Counted | undefined, before: Counted | undefined): Counted {
+  const of = (key: keyof Counted): number => (after?.[key] ?? Number.NaN) - (before?.[key] ?? Number.NaN);
+  return {
+    messagesToGuest: of("messagesToGuest"),
+    bytesToGuest: of("bytesToGuest"),
+    messagesFromGuest: of("messagesFromGuest"),
+    bytesFromGuest: of("bytesFromGuest"),
+  };
+}
+
+/** The same of a capture. */
+function sums(messages: readonly ReadMessage[]): Counted {
+  const to = messages.filter(({ toGuest }) => toGuest);
+  const from = messages.filter(({ toGuest }) => !toGuest);
+  const bytes = (of: readonly ReadMessage[]) => of.reduce((sum, { payload }) => sum + payload.length, 0);
+  return {
+    messagesToGuest: to.length,
+    bytesToGuest: bytes(to),
+    messagesFromGuest: from.length,
+    bytesFromGuest: bytes(from),
+  };
+}
+
 describe("rpmsg-bridge capture", { timeout: SLOW }, () => {
   test("writes messages until it has enough, then what was counted", async () => {
     const { running, start, directory } = await stage();
@@ -67,6 +132,57 @@ describe("rpmsg-bridge capture", { timeout: SLOW }, () => {
       ]),
     );
     expect(items.at(-1)).toMatchObject({ kind: "statistics", received: 6, dropped: 0 });
+  });
+
+  test("of two guests that both talk it has what was asked for, as much as the bridge counts", async () => {
+    const running = await testBridge({ guests: { left: { kind: "emulated" }, right: { kind: "emulated" } } });
+    const env = { environment: { RPMSG_BRIDGE_URL: running.url } };
+    for (const guest of ["left", "right"]) await running.endpoint("tty", (each) => each.guest === guest);
+    const directory = testDirectory();
+    // What was announced before nobody captured.
+    const before = await counted(running);
+    const asked = [
+      ["--guest", "left"],
+      ["--guest", "right"],
+      ["--endpoint", "right/echo"],
+    ] as const;
+    const captures = asked.map((args, i) => {
+      const file = join(directory, `${i}.pcapng`);
+      return { file, shown: args[1], command: Command.start(["capture", "-w", file, ...args], env) };
+    });
+    await eventually("all capture", () => (running.bridge.captures.size === asked.length ? true : undefined));
+
+    const open = (path: string) => running.connect(`/ws/v1/${path}`);
+    const clients = await Promise.all(["left/echo", "right/echo", "right/source"].map(open));
+    const [left, right, source] = clients as [Client, Client, Client];
+    for (let i = 0; i < 5; i++) {
+      left.send(`left ${i}`);
+      right.send(`right ${i}`);
+      await Promise.all([left.next(), right.next()]);
+    }
+    source.send("4 8");
+    await source.take(4);
+    right.send("the last of right");
+    left.send("the last of left");
+    await Promise.all([left.next(), right.next()]);
+    const after = await counted(running);
+    expect(await measured(running)).toEqual(
+      Object.fromEntries(Object.entries(after).filter(([name]) => !name.includes("/"))),
+    );
+
+    for (const { file, shown, command } of captures) {
+      const last = `the last of ${shown.split("/")[0]}`;
+      // There and back.
+      const complete = () => (readFileSync(file, "latin1").split(last).length === 3 ? true : undefined);
+      await eventually(`${shown} is written`, complete);
+      expect((await command.kill("SIGINT")).code).toBe(0);
+      const messages = messagesOf(itemsOf(file));
+      const whose = messages.map(({ guest, endpoint }) =>
+        shown.includes("/") ? `${guest}/${endpoint}` : guest,
+      );
+      expect(new Set(whose), shown).toEqual(new Set([shown]));
+      expect(sums(messages), shown).toEqual(difference(after[shown], before[shown]));
+    }
   });
 
   test.each(["SIGINT", "SIGTERM"] as const)("%s ends it with 0 and a whole file", async (signal) => {
