@@ -10,6 +10,8 @@ const available = LinuxGuest.availability("rt-armmp");
 const why = [available.ok ? undefined : available.reason, noTshark].find((each) => each !== undefined);
 
 const RAW = 1040;
+/** An address that nobody has. */
+const NOBODY = 5555;
 
 describe.skipIf(why !== undefined)(
   `a capture of a stock Linux guest${why ? ` (not here: ${why})` : ""}`,
@@ -32,21 +34,37 @@ describe.skipIf(why !== undefined)(
           const { peer } = await running.endpoint("rpmsg-raw", ({ state }) => state === "connected");
           const client = await running.connect("/ws/v1/vm0/rpmsg-raw");
           const lengths = [1, 2, 3, 100, 495, 496];
-          for (const length of lengths) {
-            client.send(Buffer.alloc(length, "x"));
-            expect(await client.next()).toHaveLength(length);
+          // Each another one, and of any bytes.
+          const payloads = lengths.map((length) =>
+            Buffer.from(Array.from({ length }, (_, i) => (length + 7 * i) % 256)),
+          );
+          for (const payload of payloads) {
+            client.send(payload);
+            expect(await client.next()).toEqual(payload);
           }
           // One that the guest announces, and nobody answers.
           await guest.run("guest-helper create-device /dev/rpmsg_ctrl0 rpmsg-raw 0x77 any");
           await running.endpoint("rpmsg-raw", ({ origin }) => origin === "guest");
-          const { counters } = await running.guest("vm0");
+          // One to an address that nobody has, from a device that is not announced.
+          const agent = await guest.agent();
+          await agent.command(`create-endpoint /dev/rpmsg_ctrl0 lost 0x30 ${NOBODY}`);
+          const { output } = await guest.run("grep -lx lost /sys/class/rpmsg/*/name");
+          const node = /rpmsg\d+/.exec(output)?.[0] ?? "";
+          await guest.run(`until [ -c /dev/${node} ]; do usleep 20000; done`);
+          await agent.command(`open lost /dev/${node}`);
+          await agent.write("lost", "for nobody");
+          const { counters } = await eventually("it is dropped", async () => {
+            const now = await running.guest("vm0");
+            return now.counters.unknownAddress > 0 ? now : undefined;
+          });
+          expect(counters.unknownAddress).toBe(1);
           const total = counters.messagesToGuest + counters.messagesFromGuest + counters.unknownAddress;
           await eventually("all is captured", () => (captured.messages.length >= total ? true : undefined));
 
           const file = join(directory, "vm0.pcapng");
           writeFileSync(file, Buffer.concat(captured.items.map(({ block }) => block)));
           const packets = await dissect(file, [
-            ...["rpmsg.direction", "rpmsg.endpoint", "rpmsg.src", "rpmsg.dst", "rpmsg.len"],
+            ...["rpmsg.direction", "rpmsg.endpoint", "rpmsg.src", "rpmsg.dst", "rpmsg.len", "rpmsg.data"],
             ...["rpmsg.ns.name", "rpmsg.ns.addr", "frame.comment"],
           ] as const);
           const passed = packets.filter((each) => each["frame.comment"] === "");
@@ -69,11 +87,20 @@ describe.skipIf(why !== undefined)(
           const ends = { "rpmsg.src": String(RAW), "rpmsg.dst": String(peer) };
           const back = { "rpmsg.src": String(peer), "rpmsg.dst": String(RAW) };
           expect(raw).toMatchObject([
-            { ...back, "rpmsg.direction": "from guest", "rpmsg.len": "5" },
-            ...lengths.flatMap((length) => [
-              { ...ends, "rpmsg.direction": "to guest", "rpmsg.len": String(length) },
-              { ...back, "rpmsg.direction": "from guest", "rpmsg.len": String(length) },
+            { ...back, "rpmsg.direction": "from guest", ...content(Buffer.from("hello")) },
+            ...payloads.flatMap((payload) => [
+              { ...ends, "rpmsg.direction": "to guest", ...content(payload) },
+              { ...back, "rpmsg.direction": "from guest", ...content(payload) },
             ]),
+          ]);
+          expect(packets.filter((each) => each["frame.comment"] !== "")).toEqual([
+            {
+              ...{ "rpmsg.direction": "from guest", "rpmsg.endpoint": "" },
+              ...{ "rpmsg.src": String(0x30), "rpmsg.dst": String(NOBODY) },
+              ...content(Buffer.from("for nobody")),
+              ...{ "rpmsg.ns.name": "", "rpmsg.ns.addr": "" },
+              "frame.comment": `unknown address: nobody has ${NOBODY}; dropped`,
+            },
           ]);
         } finally {
           if (guest.failure !== undefined) console.error(guest.transcript);
@@ -83,3 +110,8 @@ describe.skipIf(why !== undefined)(
     );
   },
 );
+
+/** A payload, as tshark shows it. */
+function content(payload: Buffer): Record<"rpmsg.len" | "rpmsg.data", string> {
+  return { "rpmsg.len": String(payload.length), "rpmsg.data": payload.toString("hex") };
+}
