@@ -4,8 +4,10 @@ import { request } from "node:https";
 import type { TLSSocket } from "node:tls";
 import { describe, expect, test } from "vitest";
 import { WebSocket } from "ws";
+import type { ServerFrame } from "../../schemas/index.ts";
 import { Authority } from "./certificates.ts";
 import { Dynasty } from "./hand-over-support.ts";
+import { JsonClient } from "./json-client.ts";
 import { MuxClient } from "./mux-client.ts";
 import { eventually, testDirectory } from "./support.ts";
 
@@ -30,6 +32,70 @@ describe("at a hand-over", { timeout: 60_000 }, () => {
       messagesFromGuest: 2,
       dropped: 0,
     });
+  });
+
+  test("what waits for credit goes over: exactly that comes after it, and what comes then costs credit", async () => {
+    const { dynasty, first } = await Dynasty.found();
+    await dynasty.attach();
+    await dynasty.endpoint("source");
+    const client = await JsonClient.open(dynasty, "/ws/v1/vm/source?encoding=hex&credit=2");
+    /** The guest sends so many more: message n begins with n as 32 bits. */
+    const ask = async (by: JsonClient, count: number, inAll: number): Promise<void> => {
+      by.send(`${count} 4`);
+      await dynasty.endpoint("source", ({ counters }) => counters.messagesFromGuest === inAll);
+    };
+    const numbered = (frames: ServerFrame[]) =>
+      frames.map((frame) =>
+        frame.type === "message" ? [frame.seq, Buffer.from(frame.data, "hex").readUInt32LE()] : frame,
+      );
+    await ask(client, 10, 10);
+    expect(numbered(await client.all())).toEqual([
+      [1, 0],
+      [2, 1],
+    ]);
+    await dynasty.handOver(first);
+    expect((await client.closed).code).toBe(1012);
+    // It has taken one of the two: the other one comes again.
+    const again = await client.resume(1, "&encoding=hex&credit=3");
+    expect(again.hello.resumed).toBe(true);
+    expect(numbered(await again.all())).toEqual([1, 2, 3, 4, 5, 6, 7, 8, 9].map((n) => [n + 1, n]));
+    // Those were six more than it had granted.
+    await ask(again, 3, 13);
+    again.write({ type: "credit", messages: 6 });
+    expect(numbered(await again.all())).toEqual([]);
+    again.write({ type: "credit", messages: 2 });
+    expect(numbered(await again.all())).toEqual([
+      [11, 0],
+      [12, 1],
+    ]);
+    again.write({ type: "credit", messages: 100 });
+    expect(numbered(await again.all())).toEqual([[13, 2]]);
+    expect((await dynasty.endpoint("source")).counters).toMatchObject({ dropped: 0, messagesFromGuest: 13 });
+  });
+
+  test("a client with credit that reads on after two hand-overs has every message once", async () => {
+    let { dynasty, first: bridge } = await Dynasty.found();
+    await dynasty.attach();
+    await dynasty.endpoint("source");
+    const channel = await dynasty.channel("source", { credit: 8 });
+    await channel.send("500 4");
+    await dynasty.endpoint("source", ({ counters }) => counters.messagesFromGuest === 500);
+    const numbers: number[] = [];
+    const take = async (count: number): Promise<void> => {
+      for (let i = 0; i < count; i++)
+        numbers.push(Buffer.from((await channel.receive()).data).readUInt32LE());
+    };
+    await take(50);
+    for (let i = 0; i < 2; i++) {
+      bridge = await dynasty.handOver(bridge);
+      await take(100);
+    }
+    await take(250);
+    expect(numbers).toEqual(Array.from({ length: 500 }, (_, i) => i));
+    // Nothing else waits: the next one is of what is asked for now.
+    await channel.send("1 8");
+    expect((await channel.receive()).data).toHaveLength(8);
+    expect((await dynasty.endpoint("source")).counters).toMatchObject({ dropped: 0, messagesFromGuest: 501 });
   });
 
   test("a listener with TLS goes over, with its port; the certificate is the successor's", async () => {
