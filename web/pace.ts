@@ -34,7 +34,11 @@ export function untilNext(period: number, took: number, failed: boolean): number
 /** Milliseconds after which a picture is not waited for any more: a window that is covered has none. */
 const NO_PICTURE = 250;
 
-/** Calls back with the next picture; where none is drawn, soon, or while the page is out of sight at once. */
+/**
+ * Calls back with the next picture; where none is drawn, soon, or while the page is out of sight at once: then no picture
+ * comes, timers come once a second or a minute, and whoever comes back would find that most was dropped. Nobody clicks
+ * there, so that nothing has to wait for pictures; the history is bounded, and what it shows is drawn by a timer.
+ */
 export function withPicture(callback: () => void): void {
   if (document.hidden) {
     callback();

@@ -1,12 +1,19 @@
-import { readFileSync } from "node:fs";
+import { spawnSync } from "node:child_process";
+import { once } from "node:events";
+import { readFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { createInterface } from "node:readline";
 import { setTimeout } from "node:timers/promises";
 import type { Browser } from "playwright-core";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { source } from "../../guest/index.ts";
 import { launchBrowser, missingBrowser } from "../client/chromium.ts";
 import { Network } from "../client/stage.ts";
+import { project, run, shell } from "../examples/project.ts";
+import { JsonClient } from "../server/json-client.ts";
 import { testBridge } from "../server/support.ts";
 import { allRights } from "../server/tokens.ts";
-import { vhostBridge } from "../server/vhost-guest.ts";
+import { Valve, vhostBridge } from "../server/vhost-guest.ts";
 import {
   account,
   expectNoComplaints,
@@ -21,6 +28,9 @@ import {
 
 const missing = missingBrowser();
 const why = missing === undefined ? "" : ` (not here: ${missing})`;
+
+const noCurl =
+  spawnSync("curl", ["--version"]).status === 0 ? undefined : " (not here: curl is not installed)";
 
 // Needs `npm run build`.
 describe.skipIf(missing !== undefined)(`the dashboard, in Chromium${why}`, { timeout: 60_000 }, () => {
@@ -358,6 +368,76 @@ describe.skipIf(missing !== undefined)(`the dashboard, in Chromium${why}`, { tim
     expect(all).toContain(`${url}/api/v1/guests/demo/endpoints/e1/messages`);
     expect(all).toContain('import { connect } from "rpmsg-bridge/client";');
     expect(all).toContain(`npx rpmsg-bridge connect --url ${url}/ demo/echo`);
+  });
+
+  test("rings show what they hold: messages that a guest does not take, and those that a reader holds up", async () => {
+    const { url, attach, connect, endpoint } = await vhostBridge({ limits: { slowReaderBytes: 4096 } });
+    const valve = new Valve();
+    const attached = await attach({ profile: "rpmsg-lite", services: { valve: valve.factory, source } });
+    await endpoint("valve");
+    await endpoint("source");
+    const page = await openDashboard(browser, `${url}/#/guests/vm`);
+    const rings = page.locator(".rings");
+    const shows = async (text: RegExp | string): Promise<void> => {
+      await rings.filter({ hasText: text }).first().waitFor();
+    };
+    await shows("to guest 0/8");
+    const client = await connect("/ws/v1/vm/valve");
+    for (let i = 0; i < 3; i++) client.send(`${i}`);
+    await shows("to guest 3/8");
+    for (let i = 3; i < 20; i++) client.send(`${i}`);
+    await shows("to guest 8/8");
+    expect(await page.getByRole("meter", { name: "ring to guest" }).getAttribute("value")).toBe("8");
+    valve.release(attached);
+    await shows("to guest 0/8");
+    // A client that takes nothing holds the guest's sending up.
+    const reader = await JsonClient.open({ url }, "/ws/v1/vm/source?slow=pause&credit=0");
+    reader.send("1000 8");
+    await shows("from guest 8/8");
+    await page.goto(`${url}/#/`);
+    await shows("from guest 8/8");
+    reader.write({ type: "credit", messages: 1000 });
+    await shows("from guest 0/8");
+    expectNoComplaints(page);
+  });
+
+  test.skipIf(noCurl !== undefined).each([
+    ["without a token", undefined],
+    ["with a token", allRights()],
+  ])(`the lines for curl and TypeScript do it as they are printed, %s${noCurl ?? ""}`, async (_, all) => {
+    const tokens = all === undefined ? {} : { tokens: [all.config] };
+    const { url, endpoint } = await testBridge(tokens, undefined, all?.headers);
+    await endpoint("echo");
+    const page = await openDashboard(browser, `${url}/#/ws/v1/demo/echo?view=connect`);
+    if (all !== undefined) {
+      await page.getByLabel("Token").fill(all.token);
+      await page.getByRole("button", { name: "Open" }).click();
+    }
+    const printed = async (title: string): Promise<string> => {
+      const section = page
+        .locator(".copy")
+        .filter({ has: page.getByRole("heading", { name: title, exact: true }) });
+      return (await section.locator("pre").textContent()) ?? "";
+    };
+    const environment = all === undefined ? {} : { RPMSG_BRIDGE_TOKEN: all.token };
+    const directory = project();
+
+    writeFileSync(join(directory, "curl.sh"), await printed("curl"));
+    const { stdout } = await run("bash curl.sh", directory, environment);
+    expect(JSON.parse(stdout)).toMatchObject({ data: "hello", encoding: "utf8" });
+
+    // Node before 22 has no WebSocket of its own, as the hint says.
+    const give = 'import { WebSocket } from "ws"; globalThis.WebSocket ??= WebSocket;';
+    writeFileSync(join(directory, "web-socket.js"), give);
+    writeFileSync(join(directory, "line.js"), await printed("TypeScript"));
+    const { child } = shell("exec node --import ./web-socket.js line.js", directory, environment);
+    const told: string[] = [];
+    child.stderr.on("data", (part: Buffer) => told.push(part.toString()));
+    const [line] = await Promise.race([
+      once(createInterface({ input: child.stdout }), "line"),
+      once(child, "close").then(() => told),
+    ]);
+    expect(line).toBe("hello");
   });
 
   test("a virtual machine's endpoint has the line that attaches it", async () => {
