@@ -1,4 +1,6 @@
 import { GuestError } from "./errors.ts";
+import type { Publisher } from "./publish-turn.ts";
+import { publishWithTurn } from "./publish-turn.ts";
 import type { RingTap } from "./ring-tap.ts";
 import type { SendQueue, SendQueueDevice } from "./send-queue.ts";
 import type { DeviceQueue } from "./virtqueue/device-queue.ts";
@@ -45,7 +47,7 @@ export interface Unread {
  * The way to the guest: messages into the buffers of the response queue (queue 0), and the send queues of all senders,
  * which are served in turn while there are buffers.
  */
-export class ResponseSide implements SendQueueDevice {
+export class ResponseSide implements SendQueueDevice, Publisher {
   /** Payload bytes that fit in the guest's buffers; taken from the ring, 496 until the first one was seen. */
   mtu = DEFAULT_MTU;
   messages = 0;
@@ -281,15 +283,23 @@ export class ResponseSide implements SendQueueDevice {
     if (this.#queue?.publish()) this.#call();
   }
 
+  /** The end of a turn in which something was sent. */
+  show(): boolean {
+    this.#publishScheduled = false;
+    const wantsCall = this.#queue?.publish() ?? false;
+    this.#events.onTurn();
+    return wantsCall;
+  }
+
+  call(): void {
+    this.#call();
+  }
+
   /** One publish, and at most one call, for all that is sent in this turn of the event loop. */
   #schedulePublish(): void {
     if (this.#publishScheduled) return;
     this.#publishScheduled = true;
-    setImmediate(() => {
-      this.#publishScheduled = false;
-      this.publish();
-      this.#events.onTurn();
-    });
+    publishWithTurn(this);
   }
 
   /** Asks for kicks while something waits for buffers, and looks once more. */
