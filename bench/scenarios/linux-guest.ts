@@ -46,17 +46,21 @@ async function startWebsockify(target: number): Promise<{ port: number; stop(): 
  * A real Linux guest, with the same program behind each of its ways out: `dd`, one read and one write a message.
  *
  * - bridge: /dev/rpmsg0, a service of the host, through the bridge.
+ * - poll: adaptive: /dev/rpmsg1, the same through another device of that guest.
  * - chardev: a virtio-serial port that QEMU serves as a WebSocket. It is a stream of bytes, so that the program has to
  *   know how long a message is.
  * - chardev stream: the same with a program that reads and writes whatever is there.
  * - websockify: a virtio-serial port as a TCP socket, and websockify in front of it.
  */
 async function start(shape: Shape, options: BenchOptions): Promise<Running> {
-  const bridge = await startBenchBridge({ vm: { endpoints: [{ name: "rpmsg-raw", address: RAW }] } });
+  const endpoints = [{ name: "rpmsg-raw", address: RAW }];
+  const bridge = await startBenchBridge({ vm: { endpoints }, polled: { endpoints, poll: "adaptive" } });
   const [webSocketPort, tcpPort] = [await freePort(), await freePort()];
   const guest = await LinuxGuest.boot({
     socketPath: bridge.socketOf("vm"),
     extraArgs: [
+      ...["-chardev", `socket,id=polled,path=${bridge.socketOf("polled")}`],
+      ...["-device", "vhost-user-test-device-pci,chardev=polled,virtio-id=7,num_vqs=2,vq_size=256"],
       ...["-device", "virtio-serial-pci"],
       ...["-chardev", `socket,id=ws,host=127.0.0.1,port=${webSocketPort},server=on,wait=off,websocket=on`],
       ...["-device", "virtserialport,chardev=ws,nr=1"],
@@ -64,11 +68,15 @@ async function start(shape: Shape, options: BenchOptions): Promise<Running> {
       ...["-device", "virtserialport,chardev=tcp,nr=2"],
     ],
   });
-  await guest.run("until [ -c /dev/rpmsg0 ] && ls /dev/vport*p2; do usleep 20000; done");
+  await guest.run(
+    "until [ -c /dev/rpmsg0 ] && [ -c /dev/rpmsg1 ] && ls /dev/vport*p2; do usleep 20000; done",
+  );
   const [port = ""] = (await guest.run("ls /dev | grep -o '^vport[0-9]*'")).output.split("\n");
   const { size } = shape;
   // The guest has to speak first: the bridge learns the address of its end from that.
-  guest.background(`exec 3<>/dev/rpmsg0; printf hello >&3; exec dd bs=${size} status=none <&3 >&3`);
+  for (const device of ["/dev/rpmsg0", "/dev/rpmsg1"]) {
+    guest.background(`exec 3<>${device}; printf hello >&3; exec dd bs=${size} status=none <&3 >&3`);
+  }
 
   /** Runs a program in the guest while the port has a client, and measures. */
   async function measureSerial(number: 1 | 2, program: string, target: EchoTarget): Promise<Sample> {
@@ -92,13 +100,13 @@ async function start(shape: Shape, options: BenchOptions): Promise<Running> {
     watch: { Guest: guest.pid },
   };
   const proxy = HAS_WEBSOCKIFY ? await startWebsockify(tcpPort) : undefined;
-  const target = {
-    port: bridge.port,
-    path: "/ws/v1/vm/rpmsg-raw",
-    watch: { Server: bridge.process.pid, Guest: guest.pid },
+  const measureBridge = (name: string): Promise<Sample> => {
+    const watch = { Server: bridge.process.pid, Guest: guest.pid };
+    return measureEcho(shape, { port: bridge.port, path: `/ws/v1/${name}/rpmsg-raw`, watch }, options);
   };
   const variants: Record<string, () => Promise<Sample>> = {
-    bridge: () => measureEcho(shape, target, options),
+    bridge: () => measureBridge("vm"),
+    "poll: adaptive": () => measureBridge("polled"),
     chardev: () => measureSerial(1, exactly, qemu),
     "chardev stream": () => measureSerial(1, "dd bs=65536 status=none", qemu),
   };
