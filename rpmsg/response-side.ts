@@ -1,6 +1,4 @@
 import { GuestError } from "./errors.ts";
-import type { Publisher } from "./publish-turn.ts";
-import { publishWithTurn } from "./publish-turn.ts";
 import type { RingTap } from "./ring-tap.ts";
 import type { SendQueue, SendQueueDevice } from "./send-queue.ts";
 import type { DeviceQueue } from "./virtqueue/device-queue.ts";
@@ -47,7 +45,7 @@ export interface Unread {
  * The way to the guest: messages into the buffers of the response queue (queue 0), and the send queues of all senders,
  * which are served in turn while there are buffers.
  */
-export class ResponseSide implements SendQueueDevice, Publisher {
+export class ResponseSide implements SendQueueDevice {
   /** Payload bytes that fit in the guest's buffers; taken from the ring, 496 until the first one was seen. */
   mtu = DEFAULT_MTU;
   messages = 0;
@@ -283,23 +281,15 @@ export class ResponseSide implements SendQueueDevice, Publisher {
     if (this.#queue?.publish()) this.#call();
   }
 
-  /** The end of a turn in which something was sent. */
-  show(): boolean {
-    this.#publishScheduled = false;
-    const wantsCall = this.#queue?.publish() ?? false;
-    this.#events.onTurn();
-    return wantsCall;
-  }
-
-  call(): void {
-    this.#call();
-  }
-
   /** One publish, and at most one call, for all that is sent in this turn of the event loop. */
   #schedulePublish(): void {
     if (this.#publishScheduled) return;
     this.#publishScheduled = true;
-    publishWithTurn(this);
+    setImmediate(() => {
+      this.#publishScheduled = false;
+      this.publish();
+      this.#events.onTurn();
+    });
   }
 
   /** Asks for kicks while something waits for buffers, and looks once more. */

@@ -37,8 +37,6 @@ export interface DriverOptions {
   nameService?: boolean;
   eventIndex?: boolean;
   indirect?: boolean;
-  /** Done at each call of the device. */
-  onCall?: () => void;
 }
 
 /** Both rings and their buffers, by hand, in the first window of a region. */
@@ -162,14 +160,12 @@ export class Driver extends DriverRings {
   readonly failures: { queue: number; code: string }[] = [];
   #device: RpmsgDevice;
   readonly #nameService: boolean;
-  readonly #onCall: () => void;
   readonly #queues: [response?: DeviceQueue, request?: DeviceQueue] = [];
 
   constructor(device: RpmsgDevice, options: DriverOptions = {}) {
     super(heapRegion(BASE, MEMORY), options);
     this.#device = device;
     this.#nameService = options.nameService ?? true;
-    this.#onCall = options.onCall ?? (() => {});
   }
 
   /** Starts the device at these positions, as SET_VRING_BASE and ENABLE do. */
@@ -184,7 +180,6 @@ export class Driver extends DriverRings {
       nameService: this.#nameService,
       call: (index) => {
         this.calls[index] = (this.calls[index] ?? 0) + 1;
-        this.#onCall();
       },
       failed: (index, error: GuestError) => this.failures.push({ queue: index, code: error.code }),
     });
