@@ -9,10 +9,11 @@ import { printable } from "./terminal.ts";
  * @returns the exit code: 0 done, 1 failed, 2 the command line or the configuration is wrong
  */
 export async function runProgram(args: string[]): Promise<number> {
-  // Whoever reads our output has seen enough, as `head` does.
   process.stdout.on("error", (error: NodeJS.ErrnoException) => {
-    if (error.code !== "EPIPE") throw error;
-    process.exit(exitCode.done);
+    // Whoever reads our output has seen enough, as `head` does.
+    if (error.code === "EPIPE") process.exit(exitCode.done);
+    console.error(`rpmsg-bridge: standard output: ${error.message}`);
+    process.exit(exitCode.failed);
   });
   try {
     await buildProgram().parseAsync(args, { from: "user" });

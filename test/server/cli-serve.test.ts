@@ -1,10 +1,11 @@
+import { spawnSync } from "node:child_process";
 import { once } from "node:events";
-import { existsSync, writeFileSync } from "node:fs";
+import { closeSync, existsSync, openSync, writeFileSync } from "node:fs";
 import { request } from "node:http";
 import { connect } from "node:net";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
-import { Command } from "./cli-support.ts";
+import { Command, MAIN } from "./cli-support.ts";
 import { RawClient } from "./raw-client.ts";
 import { Client, eventually, testDirectory } from "./support.ts";
 
@@ -251,6 +252,19 @@ describe("help", () => {
     expect([code, stderr]).toEqual([0, ""]);
     expect(stdout).toContain(example);
     expect(stdout).not.toContain("\u001b");
+  });
+
+  test("what cannot be written to standard output is an error", () => {
+    const full = openSync("/dev/full", "w");
+    const { status, stderr } = spawnSync(process.execPath, [MAIN, "config", "example"], {
+      stdio: ["ignore", full, "pipe"],
+      encoding: "utf8",
+    });
+    closeSync(full);
+    expect([status, stderr]).toEqual([
+      1,
+      "rpmsg-bridge: standard output: ENOSPC: no space left on device, write\n",
+    ]);
   });
 
   test("without a command, help is shown as a mistake", async () => {

@@ -16,7 +16,7 @@ import { testDirectory } from "./support.ts";
 vi.setConfig({ testTimeout: 60_000 });
 
 /** The package's command, as `npm test` has built it. */
-const MAIN = fileURLToPath(new URL("../../dist/server/main.js", import.meta.url));
+export const MAIN = fileURLToPath(new URL("../../dist/server/main.js", import.meta.url));
 
 export interface Finished {
   code: number | null;
