@@ -1,5 +1,6 @@
 import { setImmediate as nextTurn } from "node:timers/promises";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import { errno } from "../../../rpmsg/posix/errno.ts";
 import { createEventfd } from "../../../rpmsg/posix/eventfd.ts";
 import { libc } from "../../../rpmsg/posix/libc.ts";
 import { Poller } from "../../../rpmsg/posix/poller.ts";
@@ -123,6 +124,38 @@ describe.skipIf(unsupported !== undefined)(titled("a vhost-user connection"), ()
     expect(sendmsg(peer, bytes, 0, bytes.length)).toBe(bytes.length);
     await turns();
     expect(closes).toEqual(["a text"]);
+  });
+
+  describe("that ends is seen by its peer last: its frontend may give the rings to somebody else then", () => {
+    const END = 0;
+    const look = (peer: number): number => recvmsg(peer, new Uint8Array(1), 0, 1, []);
+
+    test("whoever hears of it still has the socket, and the peer sees nothing until they are done", () => {
+      const [fd, peer] = socketPair();
+      opened.push(peer);
+      const seen: number[] = [];
+      const onClose = (): unknown => seen.push(look(peer));
+      const connection = new VhostUserConnection(fd, poller, { onMessage() {}, onClose });
+      expect(look(peer)).toBe(-errno.EAGAIN);
+      connection.close();
+      expect(seen).toEqual([-errno.EAGAIN]);
+      expect(look(peer)).toBe(END);
+    });
+
+    test("also where they throw", () => {
+      const [fd, peer] = socketPair();
+      opened.push(peer);
+      const count = descriptorCount();
+      const connection = new VhostUserConnection(fd, poller, {
+        onMessage() {},
+        onClose() {
+          throw new Error("of a listener");
+        },
+      });
+      expect(() => connection.close()).toThrow("of a listener");
+      expect(look(peer)).toBe(END);
+      expect(descriptorCount()).toBe(count - 1);
+    });
   });
 
   test("on a descriptor that cannot be waited for is refused, and the descriptor closed", () => {
