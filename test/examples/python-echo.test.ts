@@ -1,9 +1,10 @@
-import { execFile, spawnSync } from "node:child_process";
+import { execFile } from "node:child_process";
 import { fileURLToPath } from "node:url";
 import type { TestContext } from "vitest";
 import { expect, onTestFinished, test } from "vitest";
 import { EmulatedGuest, echo, service } from "../../guest/index.ts";
 import { startBridge } from "../../server/index.ts";
+import { missingTool } from "../support/missing-tool.ts";
 
 const program = fileURLToPath(new URL("../../examples/python-echo/echo.py", import.meta.url));
 
@@ -15,7 +16,8 @@ interface Result {
 
 /** Runs the example against a bridge with this guest `demo`. */
 async function run(context: TestContext, demo: EmulatedGuest): Promise<Result> {
-  if (spawnSync("python3", ["--version"]).error !== undefined) context.skip("python3 is not installed");
+  const noPython = missingTool("python3");
+  if (noPython !== undefined) context.skip(noPython);
   const limits = { drainTimeout: 1000 };
   const bridge = await startBridge({ listen: "127.0.0.1:0", limits }, { guests: { demo } });
   onTestFinished(() => bridge.close());

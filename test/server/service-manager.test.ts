@@ -5,8 +5,11 @@ import { createServer } from "node:net";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { describe, expect, onTestFinished, test } from "vitest";
+import { missingTool, titledWith } from "../support/missing-tool.ts";
 import { Command } from "./cli-support.ts";
 import { testDirectory } from "./support.ts";
+
+const noPython = missingTool("python3");
 
 // What systemd has of a service, in another language: a datagram socket at a path or with an abstract name.
 const RECEIVER = `
@@ -52,10 +55,11 @@ const serve = (environment: NodeJS.ProcessEnv) =>
   Command.start(["serve", "--listen", "127.0.0.1:0"], { environment });
 
 describe("a service manager", () => {
-  test.each([
+  const told = titledWith(noPython, "%s is told that the bridge listens, lives and stops");
+  test.skipIf(noPython !== undefined).each([
     ["at a path", () => join(testDirectory(), "notify")],
     ["with an abstract name", () => `@rpmsg-bridge/${process.pid}`],
-  ])("%s is told that the bridge listens, lives and stops", async (_, name) => {
+  ])(told, async (_, name) => {
     const socket = name();
     const receiver = await Receiver.start(socket);
     const bridge = serve({ NOTIFY_SOCKET: socket, WATCHDOG_USEC: "20000" });
@@ -70,7 +74,8 @@ describe("a service manager", () => {
     expect(await bridge.finished).toMatchObject({ code: 0 });
   });
 
-  test("without WATCHDOG_USEC hears no sign of life", async () => {
+  const silent = titledWith(noPython, "without WATCHDOG_USEC hears no sign of life");
+  test.skipIf(noPython !== undefined)(silent, async () => {
     const socket = join(testDirectory(), "notify");
     const receiver = await Receiver.start(socket);
     const bridge = serve({ NOTIFY_SOCKET: socket, WATCHDOG_USEC: "soon" });

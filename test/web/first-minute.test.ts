@@ -7,11 +7,12 @@ import { missingBrowser } from "../client/chromium.ts";
 import { ROOT, shell } from "../examples/project.ts";
 import { terminals } from "../server/cli-support.ts";
 import { testDirectory } from "../server/support.ts";
+import { missingTool } from "../support/missing-tool.ts";
 
 // scripts/first-minute.js without the clone and `npm ci`, which takes this test's place where it is run by hand, and in
 // all states that are no good ones. Needs `npm run build`.
 
-const missing = missingBrowser() ?? (terminals ? undefined : "no script of util-linux");
+const missing = missingBrowser() ?? missingTool("git") ?? (terminals ? undefined : "no script of util-linux");
 
 /** Runs it, and looks whether it left anything behind in the folder for temporary files. */
 function firstMinute(args: string, environment: NodeJS.ProcessEnv = {}) {

@@ -1,4 +1,3 @@
-import { spawnSync } from "node:child_process";
 import { once } from "node:events";
 import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -14,6 +13,7 @@ import { JsonClient } from "../server/json-client.ts";
 import { testBridge } from "../server/support.ts";
 import { allRights } from "../server/tokens.ts";
 import { Valve, vhostBridge } from "../server/vhost-guest.ts";
+import { missingTool, titledWith } from "../support/missing-tool.ts";
 import {
   account,
   expectNoComplaints,
@@ -29,8 +29,8 @@ import {
 const missing = missingBrowser();
 const why = missing === undefined ? "" : ` (not here: ${missing})`;
 
-const noCurl =
-  spawnSync("curl", ["--version"]).status === 0 ? undefined : " (not here: curl is not installed)";
+const noCurl = missingTool("curl");
+const copied = titledWith(noCurl, "the lines for curl and TypeScript do it as they are printed, %s");
 
 // Needs `npm run build`.
 describe.skipIf(missing !== undefined)(`the dashboard, in Chromium${why}`, { timeout: 60_000 }, () => {
@@ -404,7 +404,7 @@ describe.skipIf(missing !== undefined)(`the dashboard, in Chromium${why}`, { tim
   test.skipIf(noCurl !== undefined).each([
     ["without a token", undefined],
     ["with a token", allRights()],
-  ])(`the lines for curl and TypeScript do it as they are printed, %s${noCurl ?? ""}`, async (_, all) => {
+  ])(copied, async (_, all) => {
     const tokens = all === undefined ? {} : { tokens: [all.config] };
     const { url, endpoint } = await testBridge(tokens, undefined, all?.headers);
     await endpoint("echo");
