@@ -234,9 +234,12 @@ function answerPlainly(app: FastifyInstance, request: IncomingMessage, stream: D
 }
 
 function answer(problem: HttpProblem, reply: FastifyReply): FastifyReply {
-  // Node adds nothing to a `Connection` that it is given.
+  // Node adds nothing to a `Connection` that it is given, and no `Keep-Alive` beside it.
   if ("upgrade" in problem.headers) {
-    reply.header("connection", problem.connection(reply.raw.shouldKeepAlive));
+    const { shouldKeepAlive } = reply.raw;
+    reply.header("connection", problem.connection(shouldKeepAlive));
+    const seconds = Math.floor(reply.server.server.keepAliveTimeout / 1000);
+    if (shouldKeepAlive) reply.header("keep-alive", `timeout=${seconds}`);
   }
   // The connection itself is the one too many.
   if (problem.code === "too-many-connections" || problem.code === "overloaded") {

@@ -295,8 +295,11 @@ describe.each(["http", "https"] as const)("over %s", (scheme) => {
         expect(codeOf(answer)).toBe("upgrade-required");
         expect(answer.fields.get("upgrade")).toBe("websocket");
         expect(answer.fields.get("connection")).toBe("Upgrade, keep-alive");
+        expect(answer.fields.get("keep-alive")).toBe("timeout=72");
       }
-      expect((await wire.ask("GET /healthz HTTP/1.1", HOST)).status).toBe(200);
+      // As in an answer of which Node writes both fields.
+      const plain = await wire.ask("GET /healthz HTTP/1.1", HOST);
+      expect([plain.status, plain.fields.get("keep-alive")]).toEqual([200, "timeout=72"]);
       expect((await wire.ask(GET, HOST, ...webSocket)).status).toBe(101);
     });
 
@@ -328,6 +331,7 @@ describe.each(["http", "https"] as const)("over %s", (scheme) => {
       expect(codeOf(answer)).toBe("upgrade-required");
       expect(answer.fields.get("upgrade")).toBe("websocket");
       expect(answer.fields.get("connection")).toBe("Upgrade, close");
+      expect(answer.fields.get("keep-alive")).toBeUndefined();
       await wire.closed;
     });
   });
