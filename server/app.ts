@@ -114,6 +114,7 @@ export function buildApp(bridge: Bridge, tls?: SecureOptions): FastifyInstance {
     return refuse(problem, reply);
   });
   app.setNotFoundHandler((request) => {
+    if (request.method === "CONNECT") throw new HttpProblem("not-found", "there are no tunnels");
     if (request.url.startsWith(CHANNELS)) throw upgradeRequired(request.url);
     throw new HttpProblem("not-found", `there is no ${request.method} ${pathOf(request.url)}`);
   });

@@ -17,12 +17,14 @@ const origins = new WeakMap<IncomingMessage, Origin>();
 
 /**
  * The target of a request as all other code wants it: path and query. Clients of proxies send a whole URL, which every
- * server has to take (RFC 9112, 3.2.2); what else is in it, maybe a password, is kept for `authorityOf` alone. `*` and
- * the target of CONNECT are what they are. It may be called again with what it gave.
+ * server has to take (RFC 9112, 3.2.2); what else is in it, maybe a password, is kept for `authorityOf` alone. `*` is
+ * what it is, and that of CONNECT, which nobody wants, becomes it: a password may be in it, too. It may be called again
+ * with what it gave.
  */
 export function takeTarget(request: IncomingMessage): string {
   const { method, url = "" } = request;
-  if (url.startsWith("/") || method === "CONNECT") return url;
+  if (method === "CONNECT") return "*";
+  if (url.startsWith("/")) return url;
   const [, scheme, authority = "", rest = ""] = ABSOLUTE.exec(url) ?? [];
   if (scheme === undefined) return url;
   origins.set(request, { scheme: scheme.toLowerCase(), authority });

@@ -271,17 +271,23 @@ describe.each(["http", "https"] as const)("over %s", (scheme) => {
   test.each([
     ["OPTIONS *", 404, "there is no OPTIONS *"],
     ["GET *", 404, "there is no GET *"],
-    ["CONNECT localhost:22", 404, "there is no CONNECT localhost:22"],
-    ["CONNECT localhost", 404, "there is no CONNECT localhost"],
+    ["CONNECT localhost:22", 404, "there are no tunnels"],
+    ["CONNECT localhost", 404, "there are no tunnels"],
+    ["CONNECT user:pass@localhost:22", 404, "there are no tunnels"],
+    ["CONNECT user:pass%ff@localhost:22", 404, "there are no tunnels"],
+    ["CONNECT http://user:pass@localhost/", 404, "there are no tunnels"],
+    ["CONNECT /ws/v1/demo/echo", 404, "there are no tunnels"],
   ])("other forms of a target: %s is %i", async (line, status, text) => {
-    const { dial } = await start();
+    const { dial, logged } = await start();
     for (const more of [[], webSocket]) {
       const answer = await (await dial()).ask(`${line} HTTP/1.1`, HOST, ...more);
       expect([answer.status, codeOf(answer)]).toEqual([status, "not-found"]);
       if (more.length === 0) expect(answer.body).toContain(text);
       const foreign = await (await dial()).ask(`${line} HTTP/1.1`, "Host: evil.example", ...more);
       expect(codeOf(foreign)).toBe("host-unknown");
+      expect(answer.body + foreign.body).not.toMatch(/pass/);
     }
+    expect(logged()).not.toMatch(/pass/);
   });
 
   describe("426 tells what to upgrade to, in both fields (RFC 9110, 7.8 and 15.5.22)", () => {
