@@ -1,6 +1,5 @@
 import { existsSync, lstatSync, unlinkSync } from "node:fs";
 import { connect } from "node:net";
-import { isatty } from "node:tty";
 import type { DestinationStream } from "pino";
 import { pino } from "pino";
 import { Bridge } from "../bridge.ts";
@@ -17,6 +16,7 @@ import { Log } from "../log.ts";
 import { ServiceManager } from "../service-manager.ts";
 import { nearUrl } from "./bridge-url.ts";
 import { CommandError } from "./command-error.ts";
+import { HangUp } from "./hang-up.ts";
 import { stopSignal } from "./signals.ts";
 
 /** Runs the bridge until it is told to stop. One JSON line on standard output says when it is ready. */
@@ -27,6 +27,7 @@ export async function serve(flags: ServeFlags & { successorOf?: string }): Promi
   const logger = pino({ level: config.logLevel, base: null }, await logDestination());
   const log = new Log(logger);
   const stopped = stopSignal();
+  const hangUp = new HangUp();
   const manager = await ServiceManager.of(process.env, log);
   const succession = flags.successorOf === undefined ? undefined : await succeed(flags.successorOf);
   const bridge = new Bridge(config, logger, new Map(), succession);
@@ -46,11 +47,7 @@ export async function serve(flags: ServeFlags & { successorOf?: string }): Promi
   const reachable = !isLocal(address) || config.trustedProxies.length > 0;
   if (bridge.gate.open && reachable) log.write("no-access-control", { listen: config.listen });
   if (made !== undefined) process.stderr.write(welcome(url, made));
-  process.on("SIGHUP", () => {
-    // Closing the terminal sends the same signal as who wants certificates to be read again.
-    if (process.stderr.isTTY && !isatty(2)) process.kill(process.pid, "SIGTERM");
-    else listener.reload();
-  });
+  hangUp.listen(() => listener.reload());
   const { handover } = config;
   const predecessor =
     handover === undefined

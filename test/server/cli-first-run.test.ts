@@ -1,10 +1,8 @@
-import { existsSync, readFileSync } from "node:fs";
-import { join } from "node:path";
-import { describe, expect, onTestFinished, test } from "vitest";
+import { describe, expect, test } from "vitest";
 import { logLine } from "../../server/cli/log-lines.ts";
 import { welcomeText } from "../../server/cli/welcome.ts";
 import { Command, Terminal, terminals } from "./cli-support.ts";
-import { Client, testBridge, testDirectory } from "./support.ts";
+import { testBridge } from "./support.ts";
 
 const SLOW = 60_000;
 
@@ -39,25 +37,6 @@ describe.skipIf(!terminals)("serve on a terminal", { timeout: SLOW }, () => {
     terminal.type("\u0003");
     // The log is for people here.
     expect(await terminal.expect("stopped")).toMatch(/\d\d:\d\d:\d\d {2}info {3}stopping {2}signal=SIGINT/);
-  });
-
-  test("goes on after SIGHUP, and stops where its terminal is closed", async () => {
-    const pid = join(testDirectory(), "pid");
-    const terminal = new Terminal(`echo $$ > ${pid}; exec rpmsg-bridge serve --listen 127.0.0.1:0`, {
-      RPMSG_BRIDGE_LOG_LEVEL: "info",
-    });
-    const shown = await terminal.expect("Ctrl-c ends it.");
-    const [url = ""] = /http:\/\/127\.0\.0\.1:\d+/.exec(shown) ?? [];
-    const number = Number(readFileSync(pid, "utf8"));
-    process.kill(number, "SIGHUP");
-    onTestFinished(() => {
-      if (existsSync(`/proc/${number}`)) process.kill(number, "SIGKILL");
-    });
-    const client = await Client.open(`${url.replace("http", "ws")}/ws/v1/demo/echo`);
-    client.send("still here");
-    expect(await client.text()).toBe("still here");
-    terminal.close();
-    expect(await client.closed).toMatchObject({ code: 1001 });
   });
 });
 

@@ -199,6 +199,7 @@ export function shellPath(): string {
 /** A terminal, in which a command of the shell runs. */
 export class Terminal {
   readonly #child: ChildProcessWithoutNullStreams;
+  readonly #closed: Promise<void>;
   #shown = "";
   #ended = false;
   #wake: () => void = () => {};
@@ -219,15 +220,14 @@ export class Terminal {
       this.#shown += part;
       this.#wake();
     });
-    const ended = new Promise<void>((resolve) => this.#child.once("close", () => resolve()));
-    void ended.then(() => {
+    this.#closed = new Promise((resolve) => this.#child.once("close", () => resolve()));
+    void this.#closed.then(() => {
       this.#ended = true;
       this.#wake();
     });
     onTestFailed(() => console.error(`last on the terminal: ${JSON.stringify(this.#shown)}`));
     onTestFinished(async () => {
-      this.#child.kill("SIGKILL");
-      await ended;
+      await this.close();
     });
   }
 
@@ -236,8 +236,9 @@ export class Terminal {
   }
 
   /** Closes it, as somebody closes a window. */
-  close(): void {
+  async close(): Promise<void> {
     this.#child.kill("SIGKILL");
+    await this.#closed;
   }
 
   /** Waits until that text is shown, and gives all up to its end; the next call goes on from there. */
