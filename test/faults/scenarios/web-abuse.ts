@@ -87,7 +87,7 @@ async function abused(
     const isListed = async () => (await bridge.endpoints()).some(({ path }) => path === ECHO) || undefined;
     await until("the endpoint", isListed);
     const good = await EchoClient.open(bridge.url, ECHO);
-    const connections = bridge.outside().descriptors;
+    const connections = await settledDescriptors(bridge);
     const isAlone = () => bridge.outside().descriptors <= connections;
     // What is loaded and allocated once is there before anything is compared.
     for (const abuse of Object.values(kinds)) (await abuse.begin(bridge.url)).socket.destroy();
@@ -106,8 +106,9 @@ async function abused(
         async () => {
           for (const client of clients) if (!client.closed) again?.(client);
           await good.echo(name);
-          size = Math.max(size, sizeOf(await bridge.probe()) - before);
           ended = (await bridge.metric(counted)) - already;
+          // Also a turn of the bridge, in which it closes the connection of that question.
+          size = Math.max(size, sizeOf(await bridge.probe()) - before);
           // What the bridge has, and not what the clients hear: who does not read hears nothing.
           return (ended >= each && isAlone()) || undefined;
         },
@@ -145,6 +146,18 @@ async function abused(
   } finally {
     await bridge.stop("SIGKILL");
   }
+}
+
+/** How many it has: twice the same, and it had a turn between the looks, in which it closes what has ended. */
+function settledDescriptors(bridge: BridgeProcess): Promise<number> {
+  let last = -1;
+  return until("the same number of descriptors twice", async () => {
+    await bridge.probe();
+    const { descriptors } = bridge.outside();
+    const same = descriptors === last;
+    last = descriptors;
+    return same ? descriptors : undefined;
+  });
 }
 
 function seconds(milliseconds: number): string {
