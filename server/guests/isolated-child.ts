@@ -230,8 +230,10 @@ function start({ options, listener }: Start) {
   try {
     const [control, itsControl] = pair();
     const [output, itsOutput] = pair();
-    // Nothing of our environment and our arguments: it is to know no secret.
+    // Nothing of our environment and our arguments: it is to know no secret. A session of its own: Ctrl-C and a terminal
+    // that is closed are for the bridge, whose drain needs this process.
     const child = spawn(process.execPath, [entry(), JSON.stringify(options)], {
+      detached: true,
       env: {},
       stdio: ["ignore", "ignore", itsOutput, itsControl, listener ?? "ignore"],
     });

@@ -148,6 +148,13 @@ describe("the process of an isolated guest", () => {
     expect(running.lines.filter((line) => line["event"] === "guest-process-exited")).toEqual([]);
   });
 
+  test("is in a group of its own, not in that which a terminal sends signals to", async () => {
+    const running = await isolatedBridge();
+    const pid = await running.pid("one");
+    // ESRCH where there is no such group (kill(2)).
+    expect(process.kill(-pid, 0)).toBe(true);
+  });
+
   test("connects by itself where the guest's monitor listens, and again when that or the process has gone", async () => {
     const path = join(testDirectory(), "vm.sock");
     let boots = 0;
