@@ -20,8 +20,9 @@ const client = {
 
 /**
  * Everything that the bridge logs, by the stable name in `event`. Programs go by these names: none is ever used for
- * something else. error: the bridge made a mistake; warn: somebody should look; info: the state of guests and of the
- * bridge, and clients that were closed for what they did; debug: every client.
+ * something else. error: the bridge made a mistake, or could not do what it was told (certificates, a hand-over); warn:
+ * somebody should look; info: the state of guests and of the bridge, and clients that were closed for what they did;
+ * debug: every client.
  */
 export const logEvents = {
   // The bridge.
@@ -33,7 +34,7 @@ export const logEvents = {
   stopped: { level: "info", text: "The bridge has stopped in good order.", fields: {} },
   "no-access-control": {
     level: "warn",
-    text: "The bridge listens for others than this machine, and lets everybody in.",
+    text: "Others than this machine can reach the bridge, directly or through a trusted proxy, and everybody is let in.",
     fields: { listen: "Where it listens." },
   },
   "descriptors-short": {

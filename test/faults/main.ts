@@ -33,7 +33,7 @@ for (const name of positionals.length === 0 ? known : positionals) {
 }
 console.log(`${describeMachine()}\n\n${faultTable(results, scale)}`);
 if (values.write) {
-  const note = `Rows are measured one by one; the last time ${new Date().toISOString().slice(0, 10)}, ${describeMachine()}.`;
+  const note = `Rows are measured one by one; the last time ${new Date().toISOString().slice(0, 10)},\n${describeMachine()}.`;
   writeFileSync(PAGE, writeFaultTable(readFileSync(PAGE, "utf8"), results, scale, note));
 }
 if (!results.every(isPassed)) process.exitCode = 1;
