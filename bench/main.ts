@@ -15,7 +15,7 @@ import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { drawChart } from "./chart.ts";
 import { checkout, describeMachine } from "./harness.ts";
-import { changeTable, figureTable, roundedSamples, targetTable, writePage } from "./page.ts";
+import { changeTable, figureTable, MEASURE_MS, roundedSamples, targetTable, writePage } from "./page.ts";
 import type { Results, ScenarioResult } from "./results.ts";
 import { compareResults, mergeResults, readResults } from "./results.ts";
 import { interleave } from "./runner.ts";
@@ -40,7 +40,7 @@ const { values } = parseArgs({
   },
 });
 const rounds = Number(values.rounds ?? (values.short ? 3 : 7));
-const options: BenchOptions = { measureMs: Number(values.measure ?? (values.short ? 300 : 1000)) };
+const options: BenchOptions = { measureMs: Number(values.measure ?? (values.short ? 300 : MEASURE_MS)) };
 const prefixes = values.only.split(",");
 /** A whole name is that scenario alone: echo-16x64x1 is not echo-16x64x16, too. */
 const isNamed = (name: string, prefix: string) =>

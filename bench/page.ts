@@ -68,6 +68,8 @@ export function changeTable(changes: readonly Change[]): string {
   );
 }
 
+/** How long a variant is measured in a round where the command line does not say. */
+export const MEASURE_MS = 1000;
 const BEGIN = "<!-- bench: written by npm run bench -- --write -->\n";
 const END = "<!-- bench: end -->\n";
 
@@ -84,12 +86,14 @@ export function writePage(page: string, scenarios: readonly Scenario[], results:
     const result = results[name] as ScenarioResult;
     const rounds = median(Object.values(result.samples).map((each) => each.length));
     const notes = result.notes.map((note) => `- ${note}\n`).join("");
+    const measure = result.measureMs === MEASURE_MS ? "" : ` --measure=${result.measureMs}`;
     return [
       `### ${title}\n`,
       `![${title}](performance/${name}.svg)\n`,
       figureTable(result),
       ...(notes === "" ? [] : [notes]),
-      `\`npm run bench -- --only=${name}\`, ${rounds} rounds, ${result.date.slice(0, 10)}, ${result.machine}.\n`,
+      `\`npm run bench -- --only=${name}${measure}\`, ${rounds} rounds, ${result.date.slice(0, 10)},`,
+      `${result.machine}.\n`,
     ].join("\n");
   });
   const table = targetTable(

@@ -7,19 +7,26 @@ import type { BenchOptions, Running, Scenario, Shape } from "../scenario.ts";
 const ENDPOINTS = 1000;
 const GUESTS = 64;
 
-function targetOf(bridge: BenchBridge, path: string): EchoTarget {
-  return { port: bridge.port, path, watch: { Server: bridge.process.pid } };
+interface Target {
+  readonly bridge: BenchBridge;
+  /** The process of its guests. */
+  readonly guests: { readonly pid: number };
+  readonly path: string;
+}
+
+function targetOf({ bridge, guests, path }: Target): EchoTarget {
+  return { port: bridge.port, path, watch: { Server: bridge.process.pid, Guest: guests.pid } };
 }
 
 async function compare(
   shape: Shape,
   options: BenchOptions,
-  targets: Readonly<Record<string, readonly [BenchBridge, path: string]>>,
+  targets: Readonly<Record<string, Target>>,
 ): Promise<Running> {
   const variants = Object.entries(targets).map(
-    ([name, [bridge, path]]) => [name, () => measureEcho(shape, targetOf(bridge, path), options)] as const,
+    ([name, target]) => [name, () => measureEcho(shape, targetOf(target), options)] as const,
   );
-  const bridges = new Set(Object.values(targets).map(([bridge]) => bridge));
+  const bridges = new Set(Object.values(targets).map(({ bridge }) => bridge));
   return {
     variants: Object.fromEntries(variants),
     async stop() {
@@ -36,11 +43,11 @@ const manyEndpoints: Scenario = {
   async start(options) {
     const one = await startBenchBridge({ vm: {} });
     const many = await startBenchBridge({ vm: {} });
-    await one.runGuests([{ socket: one.socketOf("vm") }]);
-    await many.runGuests([{ socket: many.socketOf("vm"), echoes: ENDPOINTS }]);
+    const guest = await one.runGuests([{ socket: one.socketOf("vm") }]);
+    const guests = await many.runGuests([{ socket: many.socketOf("vm"), echoes: ENDPOINTS }]);
     return compare({ clients: 16, size: 64, inFlight: 16 }, options, {
-      one: [one, "/ws/v1/vm/echo"],
-      many: [many, "/ws/v1/vm/echo{n}"],
+      one: { bridge: one, guests: guest, path: "/ws/v1/vm/echo" },
+      many: { bridge: many, guests, path: "/ws/v1/vm/echo{n}" },
     });
   },
 };
@@ -54,12 +61,12 @@ const manyGuests: Scenario = {
     const names = Array.from({ length: GUESTS }, (_, i) => `vm${i}`);
     const one = await startBenchBridge({ vm0: {} });
     const many = await startBenchBridge(Object.fromEntries(names.map((name) => [name, {}])));
-    await one.runGuests([{ socket: one.socketOf("vm0") }]);
-    await many.runGuests(names.map((name) => ({ socket: many.socketOf(name) })));
+    const guest = await one.runGuests([{ socket: one.socketOf("vm0") }]);
+    const guests = await many.runGuests(names.map((name) => ({ socket: many.socketOf(name) })));
     return compare({ clients: GUESTS, size: 64, inFlight: 4 }, options, {
-      one: [one, "/ws/v1/vm0/echo"],
-      "one of 64": [many, "/ws/v1/vm0/echo"],
-      "all 64": [many, "/ws/v1/vm{n}/echo"],
+      one: { bridge: one, guests: guest, path: "/ws/v1/vm0/echo" },
+      "one of 64": { bridge: many, guests, path: "/ws/v1/vm0/echo" },
+      "all 64": { bridge: many, guests, path: "/ws/v1/vm{n}/echo" },
     });
   },
 };

@@ -21,10 +21,11 @@ export const idleClients: Scenario = {
   async start(options) {
     const start = async (clients: number) => {
       const bridge = await startBenchBridge({ vm: {} }, { probe: true });
-      await bridge.runGuests([{ socket: bridge.socketOf("vm") }]);
+      const guest = await bridge.runGuests([{ socket: bridge.socketOf("vm") }]);
       const url = `${bridge.url.replace("http", "ws")}/ws/v1/vm/echo`;
       const shape = { clients: 16, size: 64, inFlight: 16 };
-      const target = { port: bridge.port, path: "/ws/v1/vm/echo", watch: { Server: bridge.process.pid } };
+      const watch = { Server: bridge.process.pid, Guest: guest.pid };
+      const target = { port: bridge.port, path: "/ws/v1/vm/echo", watch };
       const before = await bridge.process.ask("figures");
       const idle = await startProcess("bench/load/idle-clients.js", [JSON.stringify({ url, clients })], {
         readyTimeoutMs: 120_000,
