@@ -19,8 +19,8 @@ const MiB = 2 ** 20;
 const SAMPLE = 5_000;
 /** So many of those, and then the load rests. */
 const SAMPLES = 4;
-/** Milliseconds after which what was on its way has come, or waits for as long as it may. */
-const REST = 3_000;
+/** Milliseconds after which what was on its way has come, or waits for as long as it may, and the guest was reset. */
+const REST = 4_000;
 /** Share of the time that is no part of the slope: caches fill, code is compiled, pools grow to their size. */
 const WARM_UP = 0.25;
 /**

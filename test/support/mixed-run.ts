@@ -151,6 +151,8 @@ class MixedRun {
   async #resets(): Promise<void> {
     while (!this.#isCalm) {
       await delay(this.#random.between(400, 1300));
+      // So that sessions keep nothing for their clients while it rests.
+      if (this.#rest.isOn) await this.#guest.reboot();
       await this.#rest.over;
       if (this.#random.chance(0.75)) {
         // Often with messages that it has not read.
