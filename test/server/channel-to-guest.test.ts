@@ -1,4 +1,5 @@
 import { describe, expect, test } from "vitest";
+import { JsonClient } from "./json-client.ts";
 import { opcode, RawClient } from "./raw-client.ts";
 import { eventually, reached } from "./support.ts";
 import { Valve, vhostBridge } from "./vhost-guest.ts";
@@ -24,7 +25,7 @@ describe("a guest that posts no buffers", () => {
     expect(await guest("vm")).toMatchObject({ state: "attached", counters: { messagesToGuest: 8 } });
   });
 
-  test("costs the other endpoints' clients nothing that is sent to them", async () => {
+  test("serves the clients of an endpoint in turn when it posts some again: none waits for another's hundred", async () => {
     const { connect, valve, release, sent } = await valveGuest();
     const [one, other] = [await connect("/ws/v1/vm/valve"), await connect("/ws/v1/vm/valve")];
     for (let i = 0; i < 100; i++) one.send(`one ${i}`);
@@ -39,6 +40,38 @@ describe("a guest that posts no buffers", () => {
     expect(of("other")).toEqual(Array.from({ length: 10 }, (_, i) => `other ${i}`));
     // Served in turn: the other's ten do not wait for the hundred.
     expect(texts.indexOf("other 9")).toBeLessThan(40);
+  });
+
+  test("costs the clients of its other endpoints nothing that it sends; what they send is told no-buffer", async () => {
+    const running = await vhostBridge({ limits: { sendTimeout: 60_000 } });
+    const [stuck, talker] = [new Valve(true), new Valve(true)];
+    const services = { stuck: stuck.factory, talker: talker.factory };
+    const attached = await running.attach({ profile: "rpmsg-lite", services });
+    await running.endpoint("talker");
+    const listener = await JsonClient.open(running, "/ws/v1/vm/talker");
+    listener.send("hello", { id: "hello" });
+    expect(await listener.next("sent")).toEqual({ type: "sent", id: "hello" });
+    await eventually("the greeting", () => talker.taken[0]);
+    // From now on no buffer is posted again.
+    attached.guest.faults.neverRefill = true;
+    const sender = await running.connect("/ws/v1/vm/stuck");
+    for (let i = 0; i < 100; i++) sender.send(`${i}`);
+    await running.endpoint("stuck", ({ counters }) => counters.accepted === 100);
+    await eventually("all buffers are used", () => stuck.taken[7]);
+    const say = (text: string) =>
+      eventually("a buffer for what the guest sends", () =>
+        talker.context?.send(talker.sources[0] as number, Buffer.from(text)) ? true : undefined,
+      );
+    const numbered = Array.from({ length: 1000 }, (_, i) => `${i}`);
+    for (const text of numbered) await say(text);
+    expect(await listener.texts(1000)).toEqual(numbered);
+    listener.send("to a guest that has no buffer", { id: "late", timeout: 20 });
+    expect(await listener.next("error")).toMatchObject({ id: "late", code: "no-buffer" });
+    await say("still here");
+    expect(await listener.texts(1)).toEqual(["still here"]);
+    // All the while 92 waited.
+    expect((await running.endpoint("stuck")).counters).toMatchObject({ messagesToGuest: 8, undelivered: 0 });
+    expect(stuck.taken.length).toBe(8);
   });
 
   test("messages that wait when the client closes still arrive, and its address is taken until then", async () => {
