@@ -25,6 +25,9 @@ export function guestFamilies(bridge: Bridge): Family[] {
       value: +(other === state),
     })),
   );
+  const waiting = guests.flatMap(({ name, waiting: queues }) =>
+    Object.entries(queues ?? {}).map(([queue, value]) => ({ labels: { guest: name, queue }, value })),
+  );
   return [
     gauge("rpmsg_guests", "Guests of the configuration.", guests.length),
     gauge(
@@ -37,6 +40,11 @@ export function guestFamilies(bridge: Bridge): Family[] {
       "rpmsg_guest_generation",
       fieldTexts.generation,
       each(({ generation }) => generation),
+    ),
+    gauge(
+      "rpmsg_guest_queue_waiting",
+      "Free buffers of the guest (response), messages of it that the bridge has not taken (request).",
+      waiting,
     ),
     ...counterFamilies(
       "guest",

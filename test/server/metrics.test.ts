@@ -8,7 +8,7 @@ import { startBridge } from "../../server/index.ts";
 import type { Series } from "./exposition.ts";
 import { readExposition } from "./exposition.ts";
 import { eventually, testBridge } from "./support.ts";
-import { vhostBridge } from "./vhost-guest.ts";
+import { Valve, vhostBridge } from "./vhost-guest.ts";
 
 /** What has to be there once. */
 function idOf({ name, labels }: Pick<Series, "name" | "labels">): string {
@@ -103,6 +103,29 @@ describe("/metrics", () => {
     expect(by("echo", "a")).toMatchObject({ clients: 1, counters: { accepted: 10, bytesFromGuest: 50 } });
     expect(by("source", "b")).toMatchObject({ clients: 1, counters: { accepted: 1, messagesToClients: 50 } });
     expect(by("own", "b")).toMatchObject({ origin: "host" });
+  });
+
+  test("has what waits in the guest's queues while they run", async () => {
+    const { url, attach, connect, endpoint, guest } = await vhostBridge();
+    const queues = async () => (await scrape(url)).filter(({ name }) => name === "rpmsg_guest_queue_waiting");
+    expect(await queues()).toEqual([]);
+    const valve = new Valve();
+    const { vm } = await attach({ profile: "rpmsg-lite", services: { valve: valve.factory } });
+    await endpoint("valve");
+    const client = await connect("/ws/v1/vm/valve");
+    for (let i = 0; i < 3; i++) client.send(`${i}`);
+    await endpoint("valve", ({ counters }) => counters.messagesToGuest === 3);
+    // It has 8 buffers, and gives none back.
+    expect(await queues()).toEqual([
+      { name: "rpmsg_guest_queue_waiting", labels: { guest: "vm", queue: "response" }, value: 5 },
+      { name: "rpmsg_guest_queue_waiting", labels: { guest: "vm", queue: "request" }, value: 0 },
+    ]);
+    expect((await guest("vm")).waiting).toEqual({ response: 5, request: 0 });
+    vm.close();
+    await eventually("the guest is gone", async () =>
+      (await guest("vm")).state === "waiting" ? true : undefined,
+    );
+    expect(await queues()).toEqual([]);
   });
 
   test("has what clients were too slow for", async () => {
