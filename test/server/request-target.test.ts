@@ -9,7 +9,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { connect as connectTls } from "node:tls";
 import { pino } from "pino";
-import { beforeAll, describe, expect, onTestFinished, test } from "vitest";
+import { afterAll, beforeEach, describe, expect, onTestFinished, test } from "vitest";
 import type { ConfigInput } from "../../schemas/index.ts";
 import { EndpointList, Problem } from "../../schemas/index.ts";
 import { startBridge } from "../../server/index.ts";
@@ -94,13 +94,15 @@ describe.each(["http", "https"] as const)("over %s", (scheme) => {
   let tls: Certificate | undefined;
   let ca: Buffer | undefined;
 
-  beforeAll(() => {
-    if (!secure) return;
-    const directory = mkdtempSync(join(tmpdir(), "rpmsg-"));
+  const directory = mkdtempSync(join(tmpdir(), "rpmsg-"));
+  afterAll(() => rmSync(directory, { recursive: true }));
+
+  // Made once, for the first test, which can be left out.
+  beforeEach(() => {
+    if (!secure || tls !== undefined) return;
     const authority = new Authority(directory);
     tls = authority.issue("bridge");
     ca = authority.pem;
-    return () => rmSync(directory, { recursive: true });
   });
 
   /** A bridge that others cannot tell from one in a process of its own, and what its clients need. */

@@ -3,9 +3,10 @@ import { spawnSync } from "node:child_process";
 /**
  * Why a test cannot run a program; undefined where it can. Where skipped tests are failures, `.ci/run` installs it.
  * @param from the Debian package that has it
+ * @param question the argument that it answers with its version
  */
-export function missingTool(name: string, from = name): string | undefined {
-  const { status } = spawnSync(name, ["--version"]);
+export function missingTool(name: string, from = name, question = "--version"): string | undefined {
+  const { status } = spawnSync(name, [question]);
   return status === 0 ? undefined : `no ${name}: apt-get install ${from}`;
 }
 
