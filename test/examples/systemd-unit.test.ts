@@ -28,6 +28,10 @@ describe("the unit of systemd", () => {
     expect(seconds(unit.get("TimeoutStopSec")) * 1000).toBeGreaterThan(Config.parse({}).limits.drainTimeout);
     expect(seconds(unit.get("WatchdogSec"))).toBeGreaterThan(1);
   });
+
+  test("has SIGTERM sent to the bridge alone: it drains through the processes of isolated guests", () => {
+    expect(settings().get("KillMode")).toBe("mixed");
+  });
 });
 
 describe.skipIf(missing !== undefined)(titledWith(missing, "the unit, by systemd-analyze,"), () => {
