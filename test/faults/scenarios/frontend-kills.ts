@@ -1,9 +1,9 @@
 import { join } from "node:path";
-import type { Probed } from "../../support/bridge-process.ts";
 import { BridgeProcess } from "../../support/bridge-process.ts";
 import { EchoClient } from "../../support/echo-client.ts";
 import { count, latencies, quantile, until } from "../../support/figures.ts";
 import { FrontendProcess } from "../../support/frontend-process.ts";
+import { grown } from "../grown.ts";
 import type { Outcome, Scale, Scenario } from "../scenario.ts";
 
 const KILLS = { test: 8, short: 100, full: 1000 };
@@ -161,11 +161,4 @@ class Killer {
       EchoClient.open(this.#bridge.url, `/ws/v1/${this.#guest}/echo`).catch(() => undefined),
     );
   }
-}
-
-/** Timers and handles that are more than before. */
-function grown(before: Probed, after: Probed): string[] {
-  return Object.entries(after.resources)
-    .filter(([name, number]) => number > (before.resources[name] ?? 0))
-    .map(([name, number]) => `${name}: ${number}, ${before.resources[name] ?? 0} before`);
 }

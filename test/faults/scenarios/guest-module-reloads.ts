@@ -3,6 +3,7 @@ import { LinuxGuest } from "../../../scripts/linux-guest/linux-guest.ts";
 import { BridgeProcess } from "../../support/bridge-process.ts";
 import { EchoClient } from "../../support/echo-client.ts";
 import { latencies, until } from "../../support/figures.ts";
+import { left } from "../grown.ts";
 import type { Outcome, Scale, Scenario } from "../scenario.ts";
 
 const RELOADS = { test: 2, short: 5, full: 100 };
@@ -34,6 +35,7 @@ async function run(scale: Scale): Promise<Outcome> {
     const reloads: number[] = [];
     let client = await serve(bridge, guest, 0);
     let before = bridge.outside();
+    let probed = await bridge.probe();
     for (let i = 1; i <= RELOADS[scale]; i++) {
       const start = performance.now();
       for (const command of ["rmmod virtio_rpmsg_bus", "insmod /modules/virtio_rpmsg_bus.ko"]) {
@@ -50,7 +52,9 @@ async function run(scale: Scale): Promise<Outcome> {
       const endpoints = await bridge.endpoints();
       if (endpoints.length !== 1)
         problems.push(`reload ${i}: ${endpoints.length} endpoints are listed, not 1`);
-      if (i === 1) before = bridge.outside();
+      if (i !== 1) continue;
+      probed = await bridge.probe();
+      before = bridge.outside();
     }
     let after = bridge.outside();
     // A connection that a client has left, or did not need again, goes a moment later.
@@ -61,6 +65,7 @@ async function run(scale: Scale): Promise<Outcome> {
     }).catch(() => {
       problems.push(`left: ${JSON.stringify(after)}, after the first reload ${JSON.stringify(before)}`);
     });
+    problems.push(...(await left(bridge, probed)));
     if (guest.failure !== undefined) problems.push(guest.failure);
     client.socket.terminate();
     return {

@@ -4,6 +4,7 @@ import { EmulatedGuest } from "../../../guest/index.ts";
 import { BridgeProcess } from "../../support/bridge-process.ts";
 import { EchoClient } from "../../support/echo-client.ts";
 import { count, latencies, until } from "../../support/figures.ts";
+import { left } from "../grown.ts";
 import type { Outcome, Scale, Scenario } from "../scenario.ts";
 
 const KILLS = { test: 3, short: 20, full: 200 };
@@ -38,6 +39,7 @@ async function run(scale: Scale): Promise<Outcome> {
     const other = await open("other");
     let client = await open("vm");
     let before = bridge.outside();
+    let probed = await bridge.probe();
     for (let i = 1; i <= KILLS[scale]; i++) {
       await client.echo(`${i}`);
       const start = performance.now();
@@ -50,7 +52,10 @@ async function run(scale: Scale): Promise<Outcome> {
       back.push(performance.now() - start);
       const { generation } = await bridge.guest("vm");
       if (generation !== i + 1) problems.push(`kill ${i}: generation ${generation}`);
-      if (i === 1) before = await settled(bridge);
+      if (i !== 1) continue;
+      // When connections over HTTP are over: they may be closed a little later.
+      probed = await bridge.probe();
+      before = bridge.outside();
     }
     const after = await until("what it was", () => {
       const now = bridge.outside();
@@ -60,6 +65,7 @@ async function run(scale: Scale): Promise<Outcome> {
     }).catch(() => bridge.outside());
     if (after.descriptors > before.descriptors || after.guestMappings > before.guestMappings)
       problems.push(`left: ${JSON.stringify(after)}, after the first kill ${JSON.stringify(before)}`);
+    problems.push(...(await left(bridge, probed)));
     for (const { socket } of [client, other]) socket.terminate();
     return {
       measured:
@@ -71,12 +77,6 @@ async function run(scale: Scale): Promise<Outcome> {
     connection.close();
     await bridge.stop();
   }
-}
-
-/** What the bridge has when its connections over HTTP are over: they may be closed a little later. */
-async function settled(bridge: BridgeProcess) {
-  await bridge.probe();
-  return bridge.outside();
 }
 
 /** The only process that the bridge has started; undefined where there is none. */

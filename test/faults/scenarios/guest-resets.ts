@@ -3,6 +3,7 @@ import { EmulatedGuest, echo } from "../../../guest/index.ts";
 import { BridgeProcess } from "../../support/bridge-process.ts";
 import { EchoClient } from "../../support/echo-client.ts";
 import { count, latencies, until } from "../../support/figures.ts";
+import { left } from "../grown.ts";
 import type { Outcome, Scale, Scenario } from "../scenario.ts";
 
 const RESETS = { test: 10, short: 100, full: 1000 };
@@ -11,7 +12,7 @@ const SERVICES = ["echo", "other"];
 export const scenario: Scenario = {
   fault: "guest reset (emulated, over vhost-user) while clients talk",
   passes:
-    "endpoints listed again with the new generation, no ghosts, clients told 4001, no message of an earlier boot arrives",
+    "endpoints listed again with the new generation, no ghosts, clients told 4001, no message of an earlier boot arrives, no descriptor, mapping or timer left",
   run,
 };
 
@@ -52,6 +53,7 @@ async function run(scale: Scale): Promise<Outcome> {
         EchoClient.open(bridge.url, `/ws/v1/vm/${name}`).catch(() => undefined),
       );
     let before = bridge.outside();
+    let probed = await bridge.probe();
     for (; boot < RESETS[scale]; ) {
       const clients = await Promise.all(SERVICES.map(open));
       for (const client of clients) await client.echo(`${boot}`);
@@ -78,7 +80,9 @@ async function run(scale: Scale): Promise<Outcome> {
         if (each.generation !== generation) problems.push(`${each.name} is of generation ${each.generation}`);
       }
       if (generation !== boot + 1) problems.push(`generation ${generation} after ${boot} resets`);
-      if (boot === 1) before = bridge.outside();
+      if (boot !== 1) continue;
+      probed = await bridge.probe();
+      before = bridge.outside();
     }
     // Connections over HTTP that are over may be closed a little later.
     const settled = () => (bridge.outside().descriptors <= before.descriptors ? true : undefined);
@@ -87,6 +91,7 @@ async function run(scale: Scale): Promise<Outcome> {
     if (after.guestMappings > before.guestMappings) problems.push("mappings of earlier boots are left");
     if (after.descriptors > before.descriptors)
       problems.push(`descriptors: ${after.descriptors}, ${before.descriptors} after the first reset`);
+    problems.push(...(await left(bridge, probed)));
     return {
       measured:
         `${count(boot)} resets: to the first echo of a new client ${latencies(back)}; descriptors ` +

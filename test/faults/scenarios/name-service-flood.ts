@@ -29,6 +29,7 @@ export const scenario: Scenario = {
 
 async function run(scale: Scale): Promise<Outcome> {
   let lines = 0;
+  const unreadable: string[] = [];
   const bridge = await BridgeProcess.start(
     (directory) => ({
       logLevel: "info",
@@ -37,7 +38,12 @@ async function run(scale: Scale): Promise<Outcome> {
         other: { kind: "emulated" },
       },
     }),
-    { onLog: () => lines++ },
+    {
+      onLog: (line) => {
+        lines++;
+        if (!isJson(line)) unreadable.push(line);
+      },
+    },
   );
   const seed = randomInt(2 ** 32);
   const parameters = [join(bridge.directory, "flood.sock"), String(MESSAGES[scale]), String(seed)];
@@ -75,7 +81,7 @@ async function run(scale: Scale): Promise<Outcome> {
     const { endpoints, series } = await listedOf(bridge.url);
     listed = Math.max(listed, endpoints);
     other.socket.terminate();
-    const problems: string[] = [];
+    const problems = unreadable.slice(0, 3).map((line) => `no line of JSON: ${JSON.stringify(line)}`);
     const bound = (what: string, value: number, bound: number) => {
       if (value > bound) problems.push(`${count(value)} ${what}, more than ${count(Math.floor(bound))}`);
     };
@@ -120,6 +126,16 @@ async function listedOf(url: string): Promise<{ endpoints: number; series: numbe
   const text = await (await fetch(`${url}/metrics`)).text();
   const [, endpoints] = /^rpmsg_endpoints (\d+)$/m.exec(text) ?? [];
   return { endpoints: Number(endpoints), series: text.match(/^rpmsg_endpoint_clients\{/gm)?.length ?? 0 };
+}
+
+/** A name may neither end a line nor break what it stands in. */
+function isJson(line: string): boolean {
+  try {
+    JSON.parse(line);
+    return true;
+  } catch {
+    return false;
+  }
 }
 
 const mib = (bytes: number) => (bytes / 2 ** 20).toFixed(1);
