@@ -45,6 +45,7 @@ export const targets: readonly Target[] = [
   { scenario: "echo-1x64x64", ...batched },
   { scenario: "echo-256x496x2", ...batched },
   { scenario: "echo-16x64x1", ...batched },
+  { scenario: "echo-1x64x1", ...batched },
   { scenario: "fan-out-64", figure: "perSecond", variant: "bridge", against: "loop", atLeast: 5 },
   { scenario: "fan-out-496", figure: "perSecond", variant: "bridge", against: "loop", atLeast: 5 },
   ...["request", "response"].flatMap((loop): Target[] => [
