@@ -200,8 +200,14 @@ describe("the page", () => {
     );
     expect(page).toMatch(/\| bridge +\| 410 +\|/);
     expect(page).toContain("- a note\n");
-    expect(page).toContain("`npm run bench -- --only=echo-16x64x16`, 2 rounds, 2026-11-26, a machine.");
+    expect(page).toContain("`npm run bench -- --only=echo-16x64x16`, 2 rounds, 2026-11-26,\na machine.\n");
     expect(page).toContain("](performance/echo-16x64x16.svg)");
+  });
+
+  it("says how long was measured where it was not the default", () => {
+    const result = { ...echoResult([100], [400]), measureMs: 400 };
+    const page = writePage(markers, scenarios, { [NAME]: result });
+    expect(page).toContain("`npm run bench -- --only=echo-16x64x16 --measure=400`, 1 rounds, 2026-11-26,");
   });
 
   it("is refused without markers", () => {

@@ -304,6 +304,8 @@ describe("a connection is lost: messages before", () => {
     peer.socket.terminate();
     const again = await listening.connection();
     again.hello({ resumed: true });
+    // Without a connection its own time would run.
+    await again.settle();
     const next = channel.send("b", { timeout: 1 });
     expect(await lost).toBe("connection-lost");
     again.sent((await again.nextSend()).id);
