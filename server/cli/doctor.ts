@@ -90,11 +90,10 @@ async function native(): Promise<Finding[]> {
   const withoutKoffi = nativeChecks.koffi();
   return Object.entries(nativeChecks).map(([check, run]): Finding => {
     const { good, fix } = about[check as keyof typeof about];
-    if (check === "koffi" && withoutKoffi !== undefined)
-      return { check, status: "fail", text: withoutKoffi, fix };
     // It would fail for the same reason, and what is said to fix would be wrong.
-    if (withoutKoffi !== undefined) return { check, status: "warn", text: "not tried: that needs koffi" };
-    const wrong = run();
+    if (check !== "koffi" && withoutKoffi !== undefined)
+      return { check, status: "warn", text: "not tried: that needs koffi" };
+    const wrong = check === "koffi" ? withoutKoffi : run();
     return wrong === undefined
       ? { check, status: "ok", text: good }
       : { check, status: "fail", text: wrong, fix };
